@@ -1,0 +1,105 @@
+//! Every reason a connection ends, by the name that metrics and logs use.
+
+use proto::packet::PacketError;
+
+/// Why a connection was or is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Close {
+    /// The client closed, or its network did.
+    Gone,
+    /// The socket failed.
+    Io,
+    /// TLS or the WebSocket upgrade failed.
+    Handshake,
+    /// Not authenticated in time.
+    AuthTimeout,
+    /// Logic refused who it claims to be, or did not answer.
+    AuthRefused,
+    /// Bytes that are no packet.
+    BadPacket,
+    /// Bytes that break the WebSocket protocol, with the close code to send.
+    BadFrame(u16),
+    /// No op 2 within the session timer.
+    HeartbeatTimeout,
+    /// The same key connected again.
+    Replaced,
+    /// The outbound queue was full and the policy is to close.
+    Slow,
+    /// More frames or bytes a second than allowed.
+    RateLimited,
+    /// Too many connections, from everywhere or from one address; too many handshakes a second.
+    Limit,
+    /// Logic asked for it.
+    Kicked,
+    /// This server is leaving.
+    Drain,
+    /// The task of this connection panicked.
+    Panic,
+}
+
+impl Close {
+    /// Every reason, so that each has its metric from the start.
+    pub const ALL: [Self; 15] = [
+        Self::Gone,
+        Self::Io,
+        Self::Handshake,
+        Self::AuthTimeout,
+        Self::AuthRefused,
+        Self::BadPacket,
+        Self::BadFrame(1002),
+        Self::HeartbeatTimeout,
+        Self::Replaced,
+        Self::Slow,
+        Self::RateLimited,
+        Self::Limit,
+        Self::Kicked,
+        Self::Drain,
+        Self::Panic,
+    ];
+
+    /// The label in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Io => "io",
+            Self::Handshake => "handshake",
+            Self::AuthTimeout => "auth_timeout",
+            Self::AuthRefused => "auth_refused",
+            Self::BadPacket => "bad_packet",
+            Self::BadFrame(_) => "bad_frame",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::Replaced => "replaced",
+            Self::Slow => "slow",
+            Self::RateLimited => "rate_limited",
+            Self::Limit => "limit",
+            Self::Kicked => "kicked",
+            Self::Drain => "drain",
+            Self::Panic => "panic",
+        }
+    }
+
+    /// The close code a WebSocket client is told (RFC 6455 §7.4.1).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::BadFrame(code) => code,
+            Self::BadPacket => 1002,
+            Self::AuthTimeout | Self::AuthRefused | Self::Replaced | Self::Kicked => 1008,
+            Self::Slow | Self::RateLimited | Self::Limit => 1013,
+            Self::Drain => 1012,
+            Self::Panic => 1011,
+            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => 1000,
+        }
+    }
+}
+
+impl From<PacketError> for Close {
+    fn from(_: PacketError) -> Self {
+        Self::BadPacket
+    }
+}
+
+impl From<proto::frame::FrameError> for Close {
+    fn from(error: proto::frame::FrameError) -> Self {
+        Self::BadFrame(error.code())
+    }
+}

@@ -1,0 +1,10 @@
+//! Decides who gets a push: sessions, online counts, node lists, and the HTTP API for backends.
+//!
+//! Edges: [`http`] for backends and pages, [`grpc`] for comets. Behind them the domain: [`session`], [`push`],
+//! [`online`], [`nodes`]. Below that two traits: [`store::SessionStore`] (Redis or memory) and [`queue::PushQueue`]
+//! (Kafka or memory).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod queue;
+pub mod store;

@@ -1,0 +1,37 @@
+//! Where push records go: acknowledged means kept.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// One record to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// What it is partitioned by ([`proto::push::record_key`]).
+    pub key: Bytes,
+    /// An encoded `PushMsg`.
+    pub value: Bytes,
+    /// W3C trace context, for a traced push.
+    pub traceparent: Option<String>,
+}
+
+/// Why a record was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// Larger than the queue takes; trying again is no use. goim's text.
+    #[error("kafka server: Message was too large, server rejected it to avoid allocation error.")]
+    TooLarge,
+    /// Away or full: try again later. The record may have been kept all the same.
+    #[error("push queue: {0}")]
+    Unavailable(String),
+}
+
+/// The queue of push records. Kafka, or memory.
+#[async_trait]
+pub trait PushQueue: Send + Sync + 'static {
+    /// How many partitions there are, so that a push can be split by them.
+    fn partitions(&self) -> u32;
+    /// Keeps the record and returns its partition and offset.
+    async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError>;
+    /// Waits until everything handed over was answered, or this long.
+    async fn flush(&self, within: std::time::Duration);
+}

@@ -1,0 +1,80 @@
+//! Who is where: the sessions and online counts that all logics share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proto::logic::CometInfo;
+use proto::{Key, Mid, RoomId, ServerId};
+
+/// One connection's entry: this key, of this member, is on this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The member, or anonymous.
+    pub mid: Mid,
+    /// The connection.
+    pub key: Key,
+    /// The comet that holds it.
+    pub server: ServerId,
+    /// The comet's incarnation, 0 when it does not say (a Go comet).
+    pub incarnation: u64,
+}
+
+/// Where a member's new connection stands among the member's others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// The server the key was on until now, when it was on another.
+    pub replaced: Option<ServerId>,
+    /// The member's other connections, oldest first.
+    pub others: Vec<(Key, ServerId)>,
+}
+
+/// Per-room counts of one server, and when that server last said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerOnline {
+    /// Room → connections there.
+    pub rooms: HashMap<RoomId, i32>,
+    /// Unix seconds as the writing logic's clock had it; only a change of it means anything.
+    pub updated: i64,
+}
+
+/// The store does not answer, or answered nonsense.
+#[derive(Debug, thiserror::Error)]
+#[error("session store: {0}")]
+pub struct StoreError(pub String);
+
+/// What a store answers.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// The sessions and counts of one cluster. goim's keys and shapes in Redis; the same meaning in memory.
+#[async_trait]
+pub trait SessionStore: Send + Sync + 'static {
+    /// Adds or replaces the session and refreshes its time to live.
+    async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected>;
+    /// Refreshes the session, adding it again when it is gone.
+    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()>;
+    /// Removes the session if the key still names that server. Returns whether the key was there.
+    async fn disconnect(&self, session: &Session) -> StoreResult<bool>;
+    /// The server of each key, in order; `None` for keys that are nowhere.
+    async fn locate_keys(&self, keys: &[Key]) -> StoreResult<Vec<Option<ServerId>>>;
+    /// Every connection of these members.
+    async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>>;
+    /// Replaces what a server said of its rooms, and of itself when it did.
+    async fn renew_online(
+        &self,
+        server: &ServerId,
+        rooms: &BTreeMap<RoomId, i32>,
+        info: Option<&CometInfo>,
+        ttl: Duration,
+    ) -> StoreResult<()>;
+    /// What a server last said of its rooms; `None` when nothing is kept.
+    async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>>;
+    /// Forgets what a server said of its rooms, if `updated` is still what it was when it was found stale.
+    async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()>;
+    /// Every comet that said something of itself within the last 30 s.
+    async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>>;
+    /// Removes every session of that incarnation of a server that still names it. Returns how many.
+    async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64>;
+    /// Asks whether the store answers.
+    async fn ping(&self) -> StoreResult<()>;
+}

@@ -1,0 +1,41 @@
+//! One set of gRPC settings for every server and channel of ours, chosen to live with grpc-go 1.22 on the other side.
+//!
+//! No keepalive pings from our clients: a Go server answers more than one in five minutes with `too_many_pings`.
+//! A dead peer is found by TCP (keepalive, user timeout) and by the deadline every call has.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+
+/// The largest message either side takes, in bytes: goim's clients' limit.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Stream and connection windows, in bytes.
+const WINDOW: u32 = 4 * 1024 * 1024;
+/// How long establishing a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A server that tolerates goim's pings (every 10 s, also without streams) and pings idle peers itself.
+pub fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .tcp_nodelay(true)
+}
+
+/// A channel to `host:port` that connects on first use and again by itself; every call on it ends within `deadline`.
+///
+/// # Errors
+/// When the address is not one.
+pub fn channel(address: &str, deadline: Duration) -> Result<Channel, tonic::codegen::http::uri::InvalidUri> {
+    let uri: Uri = format!("http://{address}").parse()?;
+    Ok(Endpoint::from(uri)
+        .connect_timeout(CONNECT)
+        .timeout(deadline)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .connect_lazy())
+}

@@ -1,0 +1,62 @@
+//! How any process of ours lives in a pod: started, watched, told to stop, and gone.
+//!
+//! [`Process`] is the one handle that every service's `run` takes.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod config;
+pub mod duration;
+pub mod metrics;
+pub mod readiness;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+
+use std::sync::Arc;
+
+pub use metrics::Metrics;
+pub use readiness::{Condition, Readiness};
+pub use shutdown::Shutdown;
+
+/// Shutdown, readiness and metrics of one service of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// When to stop, and who is still at work.
+    pub shutdown: Shutdown,
+    /// Which first contacts are still missing.
+    pub readiness: Readiness,
+    /// Where metrics are registered.
+    pub metrics: Metrics,
+    /// Lines for `GET /status`.
+    pub status: admin::Status,
+}
+
+impl Process {
+    /// A process that nobody signals and nobody scrapes: for tests, and the start of the real one.
+    pub fn quiet() -> Self {
+        Self {
+            shutdown: Shutdown::new(),
+            readiness: Readiness::default(),
+            metrics: Metrics::default(),
+            status: admin::Status::default(),
+        }
+    }
+
+    /// The same process with a shutdown of its own: standalone stops its services one after the other.
+    pub fn service(&self) -> Self {
+        Self { shutdown: Shutdown::new(), ..self.clone() }
+    }
+
+    /// Installs telemetry, listens for signals and serves the admin port.
+    ///
+    /// # Errors
+    /// When the admin port cannot be bound or the exporter cannot be built.
+    pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
+        telemetry::install(config)?;
+        let process = Self::quiet();
+        shutdown::on_signals(process.shutdown.clone())?;
+        admin::serve(config.admin, Arc::new(process.clone())).await?;
+        Ok(process)
+    }
+}
