@@ -13,8 +13,10 @@ pub enum Close {
     Handshake,
     /// Not authenticated in time.
     AuthTimeout,
-    /// Logic refused who it claims to be, or did not answer.
+    /// Logic refused who it claims to be.
     AuthRefused,
+    /// Logic did not answer: the client may try again.
+    LogicAway,
     /// Bytes that are no packet.
     BadPacket,
     /// Bytes that break the WebSocket protocol, with the close code to send.
@@ -39,12 +41,13 @@ pub enum Close {
 
 impl Close {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Gone,
         Self::Io,
         Self::Handshake,
         Self::AuthTimeout,
         Self::AuthRefused,
+        Self::LogicAway,
         Self::BadPacket,
         Self::BadFrame(1002),
         Self::HeartbeatTimeout,
@@ -65,6 +68,7 @@ impl Close {
             Self::Handshake => "handshake",
             Self::AuthTimeout => "auth_timeout",
             Self::AuthRefused => "auth_refused",
+            Self::LogicAway => "logic_away",
             Self::BadPacket => "bad_packet",
             Self::BadFrame(_) => "bad_frame",
             Self::HeartbeatTimeout => "heartbeat_timeout",
@@ -78,13 +82,29 @@ impl Close {
         }
     }
 
+    /// What op 24 says of it: a number as in HTTP, and when to come back in milliseconds; `None` when there is nothing
+    /// to tell.
+    pub fn problem(self) -> Option<(u16, Option<u64>)> {
+        match self {
+            Self::AuthTimeout => Some((408, None)),
+            Self::AuthRefused => Some((401, None)),
+            Self::LogicAway => Some((503, Some(2000))),
+            Self::BadPacket | Self::BadFrame(_) => Some((400, None)),
+            Self::Replaced | Self::Kicked => Some((409, None)),
+            Self::Slow | Self::RateLimited | Self::Limit => Some((429, Some(1000))),
+            Self::Drain => Some((503, Some(0))),
+            Self::Panic => Some((500, Some(1000))),
+            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => None,
+        }
+    }
+
     /// The close code a WebSocket client is told (RFC 6455 §7.4.1).
     pub fn code(self) -> u16 {
         match self {
             Self::BadFrame(code) => code,
             Self::BadPacket => 1002,
             Self::AuthTimeout | Self::AuthRefused | Self::Replaced | Self::Kicked => 1008,
-            Self::Slow | Self::RateLimited | Self::Limit => 1013,
+            Self::Slow | Self::RateLimited | Self::Limit | Self::LogicAway => 1013,
             Self::Drain => 1012,
             Self::Panic => 1011,
             Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => 1000,

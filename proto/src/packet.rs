@@ -90,6 +90,14 @@ impl PacketRef<'_> {
     pub fn to_packet(self) -> Packet {
         Packet { ver: self.ver, op: self.op, seq: self.seq, body: Bytes::copy_from_slice(self.body) }
     }
+
+    /// The same packet, its body a share of the `buffer` it was decoded from.
+    ///
+    /// # Panics
+    /// When it was decoded from another buffer.
+    pub fn shared_with(self, buffer: &Bytes) -> Packet {
+        Packet { ver: self.ver, op: self.op, seq: self.seq, body: buffer.slice_ref(self.body) }
+    }
 }
 
 /// Appends a packet.

@@ -1,0 +1,148 @@
+//! What comet counts. Registered once, passed on; every message that is not delivered is in one of these.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::channel::Pushed;
+use crate::close::Close;
+use crate::message::Push;
+
+/// A label `reason`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    reason: &'static str,
+}
+
+/// A label `kind`: of push, `key`, `room` or `all`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    kind: &'static str,
+}
+
+/// The handles. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Authenticated connections now.
+    pub connections: Gauge,
+    /// Connections that finished their transport handshake, ever.
+    pub handshakes: Counter,
+    /// Connections that authenticated, ever.
+    pub authenticated: Counter,
+    closed: Family<Reason, Counter>,
+    pushes: Family<Kind, Counter>,
+    delivered: Counter,
+    dropped: Family<Reason, Counter>,
+    /// Bytes that wait for slow sockets.
+    pub queue_bytes: Gauge,
+    /// Rooms with somebody in them, per shard added up.
+    pub rooms: Gauge,
+    /// Packets read from clients.
+    pub received: Counter,
+    to_socket: Histogram,
+    /// From an auth packet to its reply, in seconds.
+    pub auth: Histogram,
+    /// Accepts that failed.
+    pub accept_errors: Counter,
+    logic_errors: Family<Kind, Counter>,
+    /// Clients still to be closed by a drain.
+    pub draining: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything under `imcluster_comet_`.
+    pub fn register(metrics: &runtime::Metrics) -> Self {
+        let made = Self {
+            connections: Gauge::default(),
+            handshakes: Counter::default(),
+            authenticated: Counter::default(),
+            closed: Family::default(),
+            pushes: Family::default(),
+            delivered: Counter::default(),
+            dropped: Family::default(),
+            queue_bytes: Gauge::default(),
+            rooms: Gauge::default(),
+            received: Counter::default(),
+            to_socket: runtime::metrics::latency(),
+            auth: runtime::metrics::latency(),
+            accept_errors: Counter::default(),
+            logic_errors: Family::default(),
+            draining: Gauge::default(),
+        };
+        for close in Close::ALL {
+            made.closed.get_or_create(&Reason { reason: close.label() });
+        }
+        let all = made.clone();
+        metrics.register("comet", |registry| {
+            registry.register("connections", "Authenticated connections", all.connections);
+            registry.register("handshakes", "Transport handshakes finished", all.handshakes);
+            registry.register("authenticated", "Connections that authenticated", all.authenticated);
+            registry.register("closed", "Connections ended, by reason", all.closed);
+            registry.register("pushes", "Pushes taken from job, by kind", all.pushes);
+            registry.register("delivered", "Messages handed to sockets or their queues", all.delivered);
+            registry.register("dropped", "Messages not delivered, by reason", all.dropped);
+            registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
+            registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
+            registry.register("received", "Packets read from clients", all.received);
+            registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
+            registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
+            registry.register("accept_errors", "Accepts that failed", all.accept_errors);
+            registry.register("logic_errors", "Calls to logic that failed, by call", all.logic_errors);
+            registry.register("draining", "Clients still to be closed by a drain", all.draining);
+        });
+        made
+    }
+
+    /// A connection ended.
+    pub fn closed(&self, reason: Close) {
+        self.closed.get_or_create(&Reason { reason: reason.label() }).inc();
+    }
+
+    /// How many connections ended so.
+    pub fn closed_count(&self, reason: Close) -> u64 {
+        self.closed.get_or_create(&Reason { reason: reason.label() }).get()
+    }
+
+    /// A push was taken from job.
+    pub fn push(&self, kind: &'static str) {
+        self.pushes.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// A call to logic failed.
+    pub fn logic_error(&self, call: &'static str) {
+        self.logic_errors.get_or_create(&Kind { kind: call }).inc();
+    }
+
+    /// Messages that were not delivered.
+    pub fn dropped(&self, reason: &'static str, messages: u64) {
+        if messages > 0 {
+            self.dropped.get_or_create(&Reason { reason }).inc_by(messages);
+        }
+    }
+
+    /// How many messages were not delivered for that reason.
+    pub fn dropped_count(&self, reason: &'static str) -> u64 {
+        self.dropped.get_or_create(&Reason { reason }).get()
+    }
+
+    /// What a fan-out round did.
+    pub fn pushed(&self, pushed: Pushed) {
+        self.delivered.inc_by(pushed.delivered);
+        self.dropped("slow", pushed.dropped);
+    }
+
+    /// These pushes have been written to everyone they are for.
+    pub fn written(&self, pushes: &[Arc<Push>]) {
+        for push in pushes {
+            let took = push.received.elapsed();
+            self.to_socket.observe(took.as_secs_f64());
+            if !push.span.is_none() {
+                tracing::info_span!(parent: &push.span, "socket write", micros = took.as_micros() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The life of one connection, written once for every transport: authenticate, move to its shard, serve, end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use proto::envelope::{Caps, Problem, Welcome};
+use proto::frame;
+use proto::packet::Packet;
+use proto::{op, token};
+use tokio::net::TcpStream;
+
+use crate::channel::Channel;
+use crate::close::Close;
+use crate::input::{Incoming, Input};
+use crate::limits::{AddressPermit, FrameBudget, Permit};
+use crate::logic::{Identity, LogicError};
+use crate::message::{Variant, framed};
+use crate::requests::Requests;
+use crate::shard::{Command, Registration, Shard};
+use crate::transport::{self, Framing, ListenerKind};
+use crate::wire::Wire;
+
+mod live;
+
+pub use live::refresh;
+
+/// How often a Go logic's sessions are refreshed; they live 30 minutes.
+const GOIM_REFRESH: Duration = Duration::from_secs(600);
+
+/// A connection that authenticated, on its way to its shard.
+#[derive(Debug)]
+pub struct Newcomer {
+    from: usize,
+    wire: Wire,
+    framing: Framing,
+    input: Input,
+    identity: Identity,
+    caps: Caps,
+    auth: Packet,
+    began: Instant,
+    places: Places,
+}
+
+/// The places a connection takes; dropping them gives them back.
+#[derive(Debug)]
+struct Places {
+    _connection: Permit,
+    _address: AddressPermit,
+}
+
+/// A client whose transport is up and who has not authenticated.
+struct Entrance {
+    wire: Wire,
+    framing: Framing,
+    input: Input,
+    cookie: String,
+    address: IpAddr,
+    caps: Caps,
+}
+
+/// Counts a connection that panics before it has a place of its own.
+struct Unregistered(Rc<Shard>);
+
+impl Drop for Unregistered {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared.metrics.closed(Close::Panic);
+        }
+    }
+}
+
+/// Takes an accepted socket through handshake and authentication and hands it to its shard.
+pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: ListenerKind, place: Permit) {
+    let _counted = Unregistered(shard.clone());
+    let shared = shard.shared.clone();
+    let deadline = tokio::time::Instant::now() + shared.settings.handshake_timeout;
+    let opened = tokio::time::timeout_at(deadline, transport::open(socket, peer, kind, &shared.transport)).await;
+    let accepted = match opened {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(reason)) => return shared.metrics.closed(reason),
+        Err(_) => return shared.metrics.closed(Close::AuthTimeout),
+    };
+    shared.metrics.handshakes.inc();
+    let Some(address_place) = shared.limits.admit(accepted.address) else {
+        return shared.metrics.closed(Close::Limit);
+    };
+    let places = Places { _connection: place, _address: address_place };
+    let mut entrance = Entrance {
+        wire: Wire::new(accepted.socket, accepted.tls),
+        framing: accepted.framing,
+        input: Input::new(accepted.framing, accepted.leftover),
+        cookie: accepted.cookie,
+        address: accepted.address,
+        caps: Caps::default(),
+    };
+    let answer = tokio::time::timeout_at(deadline, entrance.authenticate(&shard)).await;
+    let (auth, identity, began) = match answer.unwrap_or(Err(Close::AuthTimeout)) {
+        Ok(answer) => answer,
+        Err(reason) => {
+            shared.metrics.closed(reason);
+            return entrance.refuse(reason);
+        }
+    };
+    let Entrance { wire, framing, input, caps, .. } = entrance;
+    let newcomer = Newcomer { from: shard.index, wire, framing, input, identity, caps, auth, began, places };
+    let home = shared.home(&newcomer.identity.key);
+    if home == shard.index {
+        adopt(&shard, newcomer);
+    } else {
+        shared.shards[home].send(Command::Adopt(Box::new(newcomer)));
+    }
+}
+
+impl Entrance {
+    /// Waits for op 7 and asks logic. Other packets are read and ignored, as in goim; nothing is written.
+    async fn authenticate(&mut self, shard: &Shard) -> Result<(Packet, Identity, Instant), Close> {
+        let settings = &shard.shared.settings;
+        let mut budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
+        let mut read = 0;
+        let auth = loop {
+            let mut found = None;
+            let mut scratch = shard.scratch.borrow_mut();
+            self.input.read(&mut scratch[..read], |incoming| match incoming {
+                Incoming::Packet(packet) if packet.op == op::AUTH => {
+                    found = Some(packet.to_packet());
+                    Ok(false)
+                }
+                Incoming::Packet(packet) if !budget.take(shard.now_ms(), packet.body.len()) => Err(Close::RateLimited),
+                Incoming::Packet(_) | Incoming::Ping(_) => Ok(true),
+                Incoming::Goodbye(_) => Err(Close::Gone),
+            })?;
+            drop(scratch);
+            if let Some(found) = found {
+                break found;
+            }
+            self.wire.readable().await.map_err(|_| Close::Io)?;
+            read = match self.wire.try_read(&mut shard.scratch.borrow_mut()) {
+                Ok(0) => return Err(Close::Gone),
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(Close::Io),
+            };
+        };
+        self.caps = token::announced(&auth.body);
+        let began = Instant::now();
+        let answer = shard.shared.logic.connect(&self.cookie, auth.body.clone(), self.address).await;
+        match answer {
+            Ok(identity) => Ok((auth, identity, began)),
+            Err(error) => {
+                shard.shared.metrics.logic_error("connect");
+                tracing::debug!(%error, address = %self.address, "logic refused a client");
+                Err(match error {
+                    LogicError::Refused(_) => Close::AuthRefused,
+                    LogicError::Unavailable(_) => Close::LogicAway,
+                })
+            }
+        }
+    }
+
+    /// Tells a client that can be told; goim clients see a plain close, as they always did.
+    fn refuse(self, reason: Close) {
+        if let Some(last) = last_word(self.framing, self.caps, reason, None) {
+            // The client is refused either way; a last word that does not fit is not worth waiting for.
+            let _best_effort = self.wire.try_write(&last);
+        }
+        self.wire.end();
+    }
+}
+
+/// Gives a newcomer its place in this shard, its room, its reply, and its task.
+pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
+    let Newcomer { from, wire, framing, input, identity, caps, auth, began, places } = newcomer;
+    let shared = &shard.shared;
+    let moved = if from == shard.index { Ok(wire) } else { wire.moved_here() };
+    let wire = match moved {
+        Ok(wire) => wire,
+        Err(_) => {
+            shared.metrics.closed(Close::Io);
+            tokio::task::spawn_local(live::depart(shard.clone(), identity.mid, identity.key));
+            return;
+        }
+    };
+    let variant = Variant::of(framing, caps);
+    let channel = Rc::new(Channel::new(
+        identity.key,
+        identity.mid,
+        variant,
+        shard.next_serial(),
+        identity.accepts,
+        wire,
+        shared.queue.clone(),
+    ));
+    let refresh_every = identity.session_ttl.map_or(GOIM_REFRESH, |ttl| ttl / 3);
+    channel.deadline.set(shard.tick_after(identity.heartbeat));
+    channel.refresh.set(shard.tick_after(refresh_every));
+    channel.refresh_every.set(refresh_every);
+    let registration = shard.register(channel.clone());
+    let mut requests =
+        Requests::new(registration.shard().clone(), channel.clone(), caps, identity.heartbeat, identity.rooms_allowed);
+    if let Some(room) = identity.room {
+        requests.change_room(&room);
+    }
+    if shard.departed.borrow().get(&channel.key).is_some_and(|when| *when >= began) {
+        tokio::task::spawn_local(live::assert_again(shard.clone(), channel.clone()));
+    }
+    let body = if caps.any() { welcome(shard, &channel, identity.heartbeat) } else { Bytes::new() };
+    channel.reply(&Packet { ver: auth.ver, op: op::AUTH_REPLY, seq: auth.seq, body });
+    shared.metrics.authenticated.inc();
+    shared.metrics.auth.observe(began.elapsed().as_secs_f64());
+    if shared.settings.debug || shared.settings.whitelist.contains(&channel.mid.0) {
+        tracing::info!(mid = %channel.mid, key = %channel.key, "client connected");
+    }
+    tokio::task::spawn_local(live::Session { requests, input, registration, places }.run());
+}
+
+fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {
+    let welcome = Welcome {
+        key: channel.key.to_string(),
+        server: shard.shared.server.to_string(),
+        heartbeat_ms: heartbeat.as_millis() as u64,
+        through: Default::default(),
+    };
+    serde_json::to_vec(&welcome).expect("a welcome is plain data").into()
+}
+
+/// The bytes that tell a client why it is closed: op 24 where it understands that, a close frame on WebSocket.
+fn last_word(framing: Framing, caps: Caps, reason: Close, echoed: Option<u16>) -> Option<Bytes> {
+    let mut out = BytesMut::new();
+    if caps.any()
+        && let Some((code, retry_after_ms)) = reason.problem()
+    {
+        let problem = Problem { code, reason: reason.label().into(), retry_after_ms };
+        let body = serde_json::to_vec(&problem).expect("a problem is plain data");
+        out.put(framed(framing, &Packet::new(op::ERROR, 0, body)));
+    }
+    if framing == Framing::WebSocket && !matches!(reason, Close::Io) {
+        frame::put_header(frame::CLOSE, 2, &mut out);
+        out.put_u16(echoed.unwrap_or(reason.code()));
+    }
+    (!out.is_empty()).then(|| out.freeze())
+}

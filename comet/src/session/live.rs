@@ -1,0 +1,151 @@
+//! A connection that is served: its task reads, answers, finishes what its socket refused, and cleans up.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use proto::packet::Packet;
+use proto::{Key, Mid};
+
+use super::{Places, last_word};
+use crate::channel::{Channel, Next};
+use crate::close::Close;
+use crate::input::Input;
+use crate::requests::Requests;
+use crate::shard::{Registration, Shard};
+
+/// How often a session's end or refresh is tried again while logic is away.
+const RETRY: Duration = Duration::from_secs(10);
+/// How many times a session's end is told to a logic that does not answer.
+const TRIES: u32 = 3;
+
+/// One connection's task.
+pub(super) struct Session {
+    pub(super) requests: Requests,
+    pub(super) input: Input,
+    pub(super) registration: Registration,
+    pub(super) places: Places,
+}
+
+enum Event {
+    Answered(Option<Packet>),
+    Next(Next),
+}
+
+impl Session {
+    /// Serves until the connection ends, then tells logic.
+    pub(super) async fn run(mut self) {
+        let channel = self.registration.channel().clone();
+        let reason = match self.serve(&channel).await {
+            Ok(never) => match never {},
+            Err(reason) => reason,
+        };
+        channel.close(reason);
+        let reason = channel.closing().unwrap_or(reason);
+        let last = last_word(channel.variant.framing(), self.requests.caps(), reason, self.requests.goodbye());
+        channel.finish(last);
+        let shard = self.registration.shard().clone();
+        let (mid, key) = (channel.mid, channel.key.clone());
+        tracing::debug!(%mid, %key, reason = reason.label(), "client gone");
+        drop(self);
+        if reason != Close::Replaced {
+            depart(shard, mid, key).await;
+        }
+    }
+
+    async fn serve(&mut self, channel: &Rc<Channel>) -> Result<std::convert::Infallible, Close> {
+        self.take(&mut [])?;
+        loop {
+            let event = poll_fn(|context| {
+                if let Some(call) = self.requests.waiting()
+                    && let Poll::Ready(reply) = call.as_mut().poll(context)
+                {
+                    return Poll::Ready(Event::Answered(reply));
+                }
+                channel.poll_next(context, self.requests.waiting().is_none()).map(Event::Next)
+            })
+            .await;
+            match event {
+                Event::Answered(reply) => {
+                    self.requests.answered(reply);
+                    self.take(&mut [])?;
+                    self.read(channel)?;
+                }
+                Event::Next(Next::Close(reason)) => return Err(reason),
+                Event::Next(Next::Write) => channel.flush(),
+                Event::Next(Next::Read) => self.read(channel)?,
+            }
+        }
+    }
+
+    /// Reads once from a plain socket, and through TLS until nothing is left that no readiness would announce.
+    fn read(&mut self, channel: &Channel) -> Result<(), Close> {
+        let shard = self.registration.shard().clone();
+        let mut scratch = shard.scratch.borrow_mut();
+        while self.requests.waiting().is_none() {
+            match channel.wire().try_read(&mut scratch) {
+                Ok(0) => return Err(Close::Gone),
+                Ok(read) => self.take(&mut scratch[..read])?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Close::Gone),
+                Err(_) => return Err(Close::Io),
+            }
+            if !channel.wire().is_tls() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, fresh: &mut [u8]) -> Result<(), Close> {
+        let Self { requests, input, .. } = self;
+        if requests.waiting().is_some() {
+            return Ok(());
+        }
+        input.read(fresh, |incoming| requests.take(incoming))
+    }
+}
+
+/// Refreshes a session at logic, now and, while logic is away, again and again.
+pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
+    channel.refresh.set(shard.tick_after(RETRY.min(channel.refresh_every.get())));
+    match shard.shared.logic.heartbeat(channel.mid, &channel.key).await {
+        Ok(()) => channel.refresh.set(shard.tick_after(channel.refresh_every.get())),
+        Err(error) => {
+            shard.shared.metrics.logic_error("heartbeat");
+            tracing::debug!(%error, "session not refreshed");
+        }
+    }
+}
+
+/// Writes a session again whose key logic was told to forget while it was being made.
+pub(super) async fn assert_again(shard: Rc<Shard>, channel: Rc<Channel>) {
+    refresh(shard, channel).await;
+}
+
+/// Tells logic that a session ended. When the key is here again by then, its session is written once more.
+pub(super) async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
+    for attempt in 1..=TRIES {
+        let answer = shard.shared.logic.disconnect(mid, &key).await;
+        shard.departed.borrow_mut().insert(key.clone(), Instant::now());
+        match answer {
+            Ok(_) => break,
+            Err(error) => {
+                shard.shared.metrics.logic_error("disconnect");
+                tracing::debug!(%error, attempt, "end of a session not told");
+            }
+        }
+        if shard.bucket.get(&key).is_some() || attempt == TRIES {
+            break;
+        }
+        tokio::time::sleep(RETRY).await;
+        if shard.bucket.get(&key).is_some() {
+            return;
+        }
+    }
+    if let Some(channel) = shard.bucket.get(&key) {
+        assert_again(shard, channel).await;
+    }
+}

@@ -1,0 +1,358 @@
+//! One thread with its own reactor: the connections that live on it, their timers, their rooms, and the fan-out.
+//!
+//! Everything in here is touched by that thread alone. Others send commands through the inbox.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use proto::{Key, RoomId};
+use slab::Slab;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::bucket::Bucket;
+use crate::channel::Channel;
+use crate::close::Close;
+use crate::fanout::Round;
+use crate::message::Push;
+use crate::pace;
+use crate::repeats::Repeats;
+use crate::session::{self, Newcomer};
+use crate::shared::Shared;
+use crate::wheel::{Entry, TICK, Wheel};
+
+/// Bytes read from a socket in one call.
+const SCRATCH: usize = 64 * 1024;
+
+/// What others ask of a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Deliver a push.
+    Push(Order),
+    /// Take over a connection whose key belongs here.
+    Adopt(Box<Newcomer>),
+    /// Close the connections of these keys.
+    Kick(Vec<Key>),
+    /// How many are in each room here?
+    Counts(oneshot::Sender<Vec<(RoomId, i32)>>),
+    /// Which connections are here?
+    List(oneshot::Sender<Vec<Entry>>),
+    /// Close these connections, those of them that are still here.
+    Close(Vec<Entry>, Close),
+}
+
+/// A push and whom it is for.
+#[derive(Debug)]
+pub struct Order {
+    /// What to deliver.
+    pub push: Arc<Push>,
+    /// To whom.
+    pub target: Target,
+    /// The consumer group that sent it, for the repeat filter.
+    pub group: Arc<str>,
+    /// Room in the inboxes, given back when every shard is done with it.
+    pub budget: Arc<OwnedSemaphorePermit>,
+}
+
+/// Whom a push is for.
+#[derive(Debug)]
+pub enum Target {
+    /// Everyone in its room.
+    Room,
+    /// Everyone who accepts the operation.
+    All(i32),
+    /// The same, so many connections a second.
+    Paced(i32, f64),
+    /// These keys, if they accept the operation; the answer names those that are not here.
+    Keys(Vec<Key>, i32, oneshot::Sender<Vec<Key>>),
+}
+
+/// The way into a shard. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: mpsc::UnboundedSender<Command>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// The other end of a [`Handle`].
+#[derive(Debug)]
+pub struct Inbox {
+    commands: mpsc::UnboundedReceiver<Command>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// A handle and its other end.
+pub fn handle() -> (Handle, Inbox) {
+    let (inbox, commands) = mpsc::unbounded_channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    (Handle { inbox, connections: connections.clone() }, Inbox { commands, connections })
+}
+
+impl Handle {
+    /// Sends a command. A shard that is gone drops it, and the connections it was for are gone as well.
+    pub fn send(&self, command: Command) {
+        // The receiver lives as long as its thread, which ends only with the process.
+        let _gone = self.inbox.send(command);
+    }
+
+    /// Connections here now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// The state of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    /// Which one of the comet's shards it is.
+    pub index: usize,
+    /// What all shards share.
+    pub shared: Arc<Shared>,
+    /// The channels and rooms here.
+    pub bucket: Rc<Bucket>,
+    /// Buffer every read goes through first.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// Keys whose session was removed at logic a short while ago, and when.
+    pub departed: RefCell<AHashMap<Key, Instant>>,
+    began: Instant,
+    connections: RefCell<Slab<Rc<Channel>>>,
+    count: Arc<AtomicUsize>,
+    wheel: RefCell<Wheel>,
+    serial: Cell<u32>,
+    pacer: pace::Pacer,
+}
+
+/// A channel's place in its shard. Dropping it gives the place, the key and the count back.
+#[derive(Debug)]
+pub struct Registration {
+    shard: Rc<Shard>,
+    index: usize,
+    channel: Rc<Channel>,
+}
+
+impl Shard {
+    /// An empty shard on this thread.
+    pub fn new(index: usize, shared: Arc<Shared>, count: Arc<AtomicUsize>) -> Rc<Self> {
+        let pacer = pace::Pacer::start(shared.metrics.clone());
+        Rc::new(Self {
+            index,
+            shared,
+            began: Instant::now(),
+            bucket: Rc::default(),
+            scratch: RefCell::new(vec![0; SCRATCH].into()),
+            departed: RefCell::default(),
+            connections: RefCell::default(),
+            count,
+            wheel: RefCell::new(Wheel::new(Instant::now())),
+            serial: Cell::new(0),
+            pacer,
+        })
+    }
+
+    /// A number that no connection here has had for the last four billion.
+    pub fn next_serial(&self) -> u32 {
+        self.serial.replace(self.serial.get().wrapping_add(1))
+    }
+
+    /// Puts a channel in; another with the same key is closed.
+    pub fn register(self: &Rc<Self>, channel: Rc<Channel>) -> Registration {
+        if let Some(old) = self.bucket.insert(&channel) {
+            old.close(Close::Replaced);
+        }
+        let index = self.connections.borrow_mut().insert(channel.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.shared.metrics.connections.inc();
+        let due = channel.deadline.get().min(channel.refresh.get());
+        self.wheel.borrow_mut().insert((index, channel.serial), due);
+        Registration { shard: self.clone(), index, channel }
+    }
+
+    /// Milliseconds since this shard began.
+    pub fn now_ms(&self) -> u32 {
+        self.began.elapsed().as_millis() as u32
+    }
+
+    /// The tick that lies `after` from now.
+    pub fn tick_after(&self, after: Duration) -> u32 {
+        self.wheel.borrow().after(Instant::now(), after)
+    }
+
+    /// Serves the inbox until nobody can send to it any more.
+    pub async fn run(self: Rc<Self>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        let mut repeats = Repeats::default();
+        let mut number = 1;
+        while let Some(first) = inbox.recv().await {
+            let mut round = Round::new(number, self.shared.queue.connection / 2);
+            let mut budgets = Vec::new();
+            let mut next = Some(first);
+            while let Some(command) = next {
+                match command {
+                    Command::Push(order) => budgets.extend(self.take(order, &mut repeats, &mut round)),
+                    other => self.obey(other),
+                }
+                next = if round.is_full() { None } else { inbox.try_recv().ok() };
+            }
+            round.write(&self.shared.metrics).await;
+            drop(budgets);
+            number += 1;
+        }
+    }
+
+    /// Moves the timers on, for ever.
+    pub async fn tick(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let mut refresh = Vec::new();
+            self.wheel.borrow_mut().advance(Instant::now(), |entry, now| {
+                let channel = self.get(entry)?;
+                if channel.deadline.get() <= now {
+                    channel.close(Close::HeartbeatTimeout);
+                    return None;
+                }
+                if channel.refresh.get() <= now {
+                    channel.refresh.set(u32::MAX);
+                    refresh.push(channel.clone());
+                }
+                Some(channel.deadline.get().min(channel.refresh.get()))
+            });
+            for channel in refresh {
+                tokio::task::spawn_local(session::refresh(self.clone(), channel));
+            }
+            let kept = self.shared.settings.handshake_timeout * 2;
+            self.departed.borrow_mut().retain(|_, when| when.elapsed() < kept);
+        }
+    }
+
+    fn get(&self, (index, serial): Entry) -> Option<Rc<Channel>> {
+        self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
+    }
+
+    fn take(&self, order: Order, repeats: &mut Repeats, round: &mut Round) -> Option<Arc<OwnedSemaphorePermit>> {
+        let Order { push, target, group, budget } = order;
+        match target {
+            Target::Keys(keys, op, answer) => {
+                let missing = self.keys(&push, keys, op, &group, repeats, round);
+                // Whoever asked may have given up by now; the keys have theirs all the same.
+                let _asker_gone = answer.send(missing);
+                return Some(budget);
+            }
+            Target::Room | Target::All(_) | Target::Paced(..) => {}
+        }
+        let Some(new) = push.filtered(|part| repeats.first(&group, part.id)) else {
+            self.shared.metrics.dropped("repeat", push.messages() as u64);
+            return None;
+        };
+        self.shared.metrics.dropped("repeat", (push.messages() - new.messages()) as u64);
+        match target {
+            Target::Room => round.room(&self.bucket, new),
+            Target::All(op) => round.all(&self.bucket, new, op),
+            Target::Paced(op, per_second) => {
+                let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op)).collect();
+                self.pacer.add(pace::Job { push: new, members, per_second, budget });
+                return None;
+            }
+            Target::Keys(..) => unreachable!("answered above"),
+        }
+        Some(budget)
+    }
+
+    fn keys(
+        &self,
+        push: &Arc<Push>,
+        keys: Vec<Key>,
+        op: i32,
+        group: &Arc<str>,
+        repeats: &mut Repeats,
+        round: &mut Round,
+    ) -> Vec<Key> {
+        let mut missing: Vec<Key> = Vec::new();
+        for (index, part) in push.parts().iter().enumerate() {
+            let alone = match push.messages() {
+                1 => push.clone(),
+                _ => {
+                    let mut at = 0..;
+                    push.filtered(|_| at.next() == Some(index)).expect("one part is kept")
+                }
+            };
+            let here = |key: &Key| match self.bucket.get(key) {
+                Some(channel) => {
+                    if channel.accepts(op) {
+                        round.one(&channel, alone.clone());
+                    }
+                    true
+                }
+                None => false,
+            };
+            for key in repeats.deliver(group, part.id, &keys, here) {
+                if !missing.contains(key) {
+                    missing.push(key.clone());
+                }
+            }
+        }
+        missing
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Push(_) => unreachable!("pushes go into the round"),
+            Command::Adopt(newcomer) => session::adopt(self, *newcomer),
+            Command::Kick(keys) => {
+                keys.iter().filter_map(|key| self.bucket.get(key)).for_each(|channel| channel.close(Close::Kicked));
+            }
+            // Whoever asked may be gone: a comet that is ending does not wait for the answer.
+            Command::Counts(answer) => drop(answer.send(self.bucket.counts())),
+            Command::List(answer) => {
+                let connections = self.connections.borrow();
+                drop(answer.send(connections.iter().map(|(index, channel)| (index, channel.serial)).collect()));
+            }
+            Command::Close(entries, reason) => {
+                entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
+            }
+        }
+    }
+}
+
+impl Registration {
+    /// The channel that is registered.
+    pub fn channel(&self) -> &Rc<Channel> {
+        &self.channel
+    }
+
+    /// The shard it is registered with.
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shard.bucket.remove(&self.channel);
+        self.shard.connections.borrow_mut().remove(self.index);
+        self.shard.count.fetch_sub(1, Ordering::Relaxed);
+        self.shard.shared.metrics.connections.dec();
+        let reason = if std::thread::panicking() { Close::Panic } else { self.channel.closing().unwrap_or(Close::Gone) };
+        self.shard.shared.metrics.closed(reason);
+    }
+}
+
+/// Adds up what the shards answered.
+pub fn merged(counts: impl IntoIterator<Item = Vec<(RoomId, i32)>>) -> HashMap<String, i32> {
+    let mut merged = HashMap::new();
+    for (room, count) in counts.into_iter().flatten() {
+        *merged.entry(room.to_string()).or_insert(0) += count;
+    }
+    merged
+}
+
+impl Inbox {
+    /// Splits it into what [`Shard::new`] and [`Shard::run`] take.
+    pub fn into_parts(self) -> (mpsc::UnboundedReceiver<Command>, Arc<AtomicUsize>) {
+        (self.commands, self.connections)
+    }
+}

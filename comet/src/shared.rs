@@ -1,0 +1,110 @@
+//! What every shard, the gRPC service and the loops of one comet share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use proto::id::city32;
+use proto::logic::CometInfo;
+use proto::{Key, ServerId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::channel::QueueLimits;
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::logic::Logic;
+use crate::metrics::Metrics;
+use crate::shard::Handle;
+use crate::transport::TransportSettings;
+
+/// Bytes of pushes that may wait in the shards' inboxes: what makes job wait when the sockets are the bottleneck.
+const INBOX_BYTES: usize = 64 * 1024 * 1024;
+
+/// One comet.
+#[derive(Debug)]
+pub struct Shared {
+    /// What it was told.
+    pub settings: Config,
+    /// Its name in sessions.
+    pub server: ServerId,
+    /// Drawn anew at every start.
+    pub incarnation: u64,
+    /// Who decides about sessions.
+    pub logic: Arc<dyn Logic>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// How many may connect.
+    pub limits: Limits,
+    /// How transports are opened.
+    pub transport: TransportSettings,
+    /// How much may wait for sockets.
+    pub queue: Arc<QueueLimits>,
+    /// Room → how many are in it in the whole cluster, as logic last said.
+    pub cluster: ArcSwap<HashMap<String, i32>>,
+    /// The ways into the shards.
+    pub shards: Vec<Handle>,
+    inboxes: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Puts a comet together.
+    pub fn new(
+        settings: Config,
+        logic: Arc<dyn Logic>,
+        metrics: Metrics,
+        transport: TransportSettings,
+        shards: Vec<Handle>,
+    ) -> Self {
+        let queue = QueueLimits {
+            connection: settings.queue_bytes,
+            total: settings.queue_bytes_total,
+            used: Default::default(),
+        };
+        Self {
+            server: settings.host.as_str().into(),
+            incarnation: rand::random(),
+            limits: Limits::new(&settings),
+            queue: Arc::new(queue),
+            cluster: ArcSwap::default(),
+            inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
+            settings,
+            logic,
+            metrics,
+            transport,
+            shards,
+        }
+    }
+
+    /// The shard a key lives in.
+    pub fn home(&self, key: &Key) -> usize {
+        city32(key.as_str().as_bytes()) as usize % self.shards.len()
+    }
+
+    /// Connections in all shards.
+    pub fn connections(&self) -> usize {
+        self.shards.iter().map(Handle::connections).sum()
+    }
+
+    /// Waits for so much room in the inboxes. Cancel safe.
+    pub async fn room_for(&self, bytes: usize) -> Arc<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.clamp(1, INBOX_BYTES)).expect("64 MiB fit");
+        let permit = self.inboxes.clone().acquire_many_owned(permits).await;
+        Arc::new(permit.expect("the inboxes' budget is never closed"))
+    }
+
+    /// What this comet says of itself, the counts as they are now.
+    pub fn info(&self) -> CometInfo {
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        CometInfo {
+            incarnation: self.incarnation,
+            host: self.settings.host.clone(),
+            addrs: self.settings.addrs.clone(),
+            region: self.settings.region.clone(),
+            zone: self.settings.zone.clone(),
+            weight: self.settings.weight,
+            offline: self.settings.offline,
+            conn_count: count(self.connections()),
+            ip_count: count(self.limits.addresses()),
+        }
+    }
+}
