@@ -118,6 +118,16 @@ impl From<PacketError> for Close {
     }
 }
 
+impl From<std::io::Error> for Close {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Gone,
+            _ => Self::Io,
+        }
+    }
+}
+
 impl From<proto::frame::FrameError> for Close {
     fn from(error: proto::frame::FrameError) -> Self {
         Self::BadFrame(error.code())

@@ -1,0 +1,122 @@
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    config: Config,
+}
+
+fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
+    Line::try_parse_from(std::iter::once(&"comet").chain(flags)).map(|line| line.config)
+}
+
+pub(super) fn loopback() -> Config {
+    let free = || vec!["127.0.0.1:0".parse().unwrap()];
+    Config {
+        tcp_bind: free(),
+        websocket_bind: free(),
+        ws_tls_bind: free(),
+        tcp_tls_bind: free(),
+        grpc_bind: "127.0.0.1:0".parse().unwrap(),
+        shards: NonZeroUsize::new(2),
+        ..parse(&[]).unwrap()
+    }
+}
+
+#[test]
+fn every_setting_is_documented_and_every_file_key_names_one() {
+    let mut command = Line::command();
+    command.build();
+    for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+        assert!(argument.get_help().is_some(), "{}", argument.get_id());
+    }
+    for (key, meaning) in Config::KEYS {
+        assert_eq!(*key, key.to_lowercase());
+        if let FileKey::Arg(id) = meaning {
+            assert!(command.get_arguments().any(|argument| argument.get_id() == *id), "{key} names {id}");
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_goims_ports_and_its_handshake_timeout() {
+    let config = parse(&[]).unwrap();
+    let any = |port| Bind { ip: None, port };
+    assert_eq!(config.tcp_bind, [any(3101)]);
+    assert_eq!(config.websocket_bind, [any(3102)]);
+    assert_eq!(config.ws_tls_bind, [any(3103)]);
+    assert_eq!(config.tcp_tls_bind, [any(3104)]);
+    assert_eq!(config.grpc_bind, any(3109));
+    assert_eq!(config.handshake_timeout, Duration::from_secs(5));
+    assert_eq!(config.queue_bytes, 256 * 1024);
+    assert_eq!(config.queue_bytes_total, 512 * 1024 * 1024);
+    assert!(!config.host.is_empty() && !config.tls_open && !config.offline);
+    config.check().unwrap();
+}
+
+#[test]
+fn an_address_may_be_a_port_alone_an_address_or_a_name() {
+    assert_eq!(":3101".parse(), Ok(Bind { ip: None, port: 3101 }));
+    assert_eq!("127.0.0.1:0".parse(), Ok(Bind { ip: Some([127, 0, 0, 1].into()), port: 0 }));
+    assert_eq!("[::1]:80".parse(), Ok(Bind { ip: Some("::1".parse().unwrap()), port: 80 }));
+    assert_eq!("localhost:80".parse::<Bind>().unwrap().port, 80);
+    for text in ["3101", ":", ":70000", "", "1.2.3.4"] {
+        assert_eq!(text.parse::<Bind>(), Err(format!("expected HOST:PORT or :PORT, not `{text}`")));
+    }
+}
+
+#[test]
+fn sizes_have_units_and_bad_ones_are_named() {
+    for (text, bytes) in [("4096", 4096), ("256KiB", 262_144), ("2 MiB", 2_097_152), ("0", 0)] {
+        assert_eq!(size(text), Ok(bytes));
+    }
+    for text in ["", "1GB", "-1", "99999999999999999999", "18446744073709551615KiB"] {
+        assert!(size(text).unwrap_err().contains("expected a size such as"), "{text}");
+    }
+}
+
+#[test]
+fn goims_boolean_flags_work_with_and_without_a_value() {
+    for (flags, expected) in [(["--debug"], true), (["--debug=true"], true), (["--debug=false"], false)] {
+        assert_eq!(parse(&flags).unwrap().debug, expected, "{flags:?}");
+    }
+}
+
+#[test]
+fn lists_are_separated_by_commas() {
+    let config = parse(&["--addrs=1.1.1.1,2.2.2.2", "--whitelist", "1,2", "--tcp-bind", ":1,127.0.0.1:2"]).unwrap();
+    assert_eq!(config.addrs, ["1.1.1.1", "2.2.2.2"]);
+    assert_eq!(config.whitelist, [1, 2]);
+    assert_eq!(config.tcp_bind.len(), 2);
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_with_what_was_expected() {
+    for (flags, text) in [
+        (&["--tls-open"][..], "--tls-open true: expected --cert-file and --key-file with it"),
+        (
+            &["--cert-file", "a,b", "--key-file", "c"],
+            "--key-file names 1 files: expected one for each of the 2 in --cert-file",
+        ),
+        (&["--proxy-protocol"], "--proxy-protocol true: expected --trusted-proxies to name the proxies' networks"),
+        (&["--drain-min", "2s", "--drain-max", "1s"], "--drain-min 2s: expected at most --drain-max, 1s"),
+        (&["--handshake-timeout", "0"], "--handshake-timeout 0: expected a duration above zero"),
+        (&["--queue-bytes", "1"], "--queue-bytes 1: expected at least 8KiB, room for one packet of a client"),
+    ] {
+        assert_eq!(parse(flags).unwrap().check().unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_flag() {
+    for (flags, parts) in [
+        (&["--tcp-bind", "3101"], ["--tcp-bind", "HOST:PORT"]),
+        (&["--trusted-proxies", "10.0.0.0/40"], ["--trusted-proxies", "10.0.0.0/8"]),
+        (&["--online-interval", "3"], ["--online-interval", "500ms"]),
+    ] {
+        let error = parse(flags).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}

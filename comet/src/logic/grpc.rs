@@ -1,0 +1,269 @@
+//! A real logic over gRPC, goim's or ours.
+//!
+//! Several addresses are used in turn. Every call has a deadline, which goim's have not. A call that never left this
+//! process, because nobody listened or the server was closing the connection (grpc-go does so every two hours), is made
+//! once more at the next address; a call that may have been carried out is not repeated.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::logic::logic_client;
+use proto::logic::{CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReq, ReceiveReq};
+use proto::sessions::{SendReq, probe_client};
+use proto::{Key, Mid, Packet, RoomId, ServerId, grpc, protocol};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use super::{Identity, Logic, LogicError};
+
+/// How long a client's login may take; the handshake timeout may end it sooner.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long every other call may take.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// How often a `dns:` name is asked for again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+
+/// The logic servers behind a list of addresses. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogicClient {
+    server: Arc<str>,
+    pool: Arc<Pool>,
+}
+
+/// Channels by address, used in turn.
+#[derive(Debug)]
+struct Pool {
+    /// Asked for again and again when set.
+    name: Option<String>,
+    channels: ArcSwap<Vec<(String, Channel)>>,
+    turn: AtomicUsize,
+}
+
+impl LogicClient {
+    /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
+    /// `dns:name:port`. `server` is who we are. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When an address is not one; one line naming it.
+    pub fn lazy(addresses: &str, server: ServerId) -> anyhow::Result<Self> {
+        let name = addresses.strip_prefix("dns:").map(str::to_owned);
+        let listed: Vec<_> = match &name {
+            Some(name) => {
+                let fits = name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                anyhow::ensure!(fits, "--logic {addresses}: expected dns:name:port");
+                Vec::new()
+            }
+            None => addresses.split(',').map(|address| address.trim().to_owned()).collect(),
+        };
+        let channels = listed.into_iter().map(open).collect::<Result<_, _>>()?;
+        let pool = Arc::new(Pool { name, channels: ArcSwap::from_pointee(channels), turn: AtomicUsize::new(0) });
+        if pool.name.is_some() {
+            tokio::spawn(follow(Arc::downgrade(&pool)));
+        }
+        Ok(Self { server: server.as_str().into(), pool })
+    }
+
+    /// Makes a call at the next address, and at the one after when the first never got it.
+    async fn call<Q, T, F>(
+        &self,
+        deadline: Duration,
+        request: Q,
+        make: impl Fn(Channel, Q) -> F,
+    ) -> Result<T, LogicError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let tried = async {
+            let status = match make(self.pool.next().await?, request.clone()).await {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => status,
+            };
+            if !never_sent(&status) {
+                return Err(status);
+            }
+            make(self.pool.next().await?, request).await.map(Response::into_inner)
+        };
+        match tokio::time::timeout(deadline, tried).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(LogicError::Unavailable(format!("no answer within {deadline:?}"))),
+        }
+    }
+}
+
+fn open(address: String) -> anyhow::Result<(String, Channel)> {
+    let expected = || format!("--logic {address}: expected host:port");
+    anyhow::ensure!(
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
+        expected()
+    );
+    // Its own limit is the longest of all; each call has a shorter one around it.
+    let channel = grpc::channel(&address, CONNECT).with_context(expected)?;
+    Ok((address, channel))
+}
+
+impl Pool {
+    async fn next(&self) -> Result<Channel, Status> {
+        if self.channels.load().is_empty() {
+            self.resolve().await?;
+        }
+        let channels = self.channels.load();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match channels.get(turn % channels.len().max(1)) {
+            Some((_, channel)) => Ok(channel.clone()),
+            None => Err(Status::unavailable("the name of logic has no addresses")),
+        }
+    }
+
+    /// Asks for the name's addresses. Those known keep their channels; when there is no answer all of them stay.
+    async fn resolve(&self) -> Result<(), Status> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let unknown =
+            |error: &dyn std::fmt::Display| Status::unavailable(format!("{name} cannot be resolved: {error}"));
+        let found = tokio::net::lookup_host(name.as_str()).await.map_err(|error| unknown(&error))?;
+        let mut addresses: Vec<_> = found.map(|address| address.to_string()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let known = self.channels.load();
+        if addresses.is_empty() || addresses.iter().eq(known.iter().map(|(address, _)| address)) {
+            return Ok(());
+        }
+        let channels = addresses.into_iter().map(|address| {
+            let kept = known.iter().find(|(known, _)| *known == address).cloned();
+            kept.map_or_else(|| open(address), Ok)
+        });
+        let channels = channels.collect::<Result<Vec<_>, _>>().map_err(|error| unknown(&error))?;
+        tracing::info!(count = channels.len(), "addresses of logic changed");
+        self.channels.store(Arc::new(channels));
+        Ok(())
+    }
+}
+
+/// Follows a name until its client is gone.
+async fn follow(pool: Weak<Pool>) {
+    while let Some(pool) = pool.upgrade() {
+        if let Err(status) = pool.resolve().await {
+            tracing::debug!(error = status.message(), "keeping the addresses of logic that are known");
+        }
+        drop(pool);
+        tokio::time::sleep(RESOLVE_EVERY).await;
+    }
+}
+
+/// Whether the call failed before its request left: no connection, or one that was closing.
+fn never_sent(status: &Status) -> bool {
+    sources(status).any(|error| {
+        error.is::<tonic::ConnectError>() || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    })
+}
+
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&error| error.source())
+}
+
+impl From<Status> for LogicError {
+    /// A status that travelled is an answer; one with a source was made here because the transport failed. goim's logic
+    /// has one status, `Unknown`, with the error's text.
+    fn from(status: Status) -> Self {
+        let text = match (status.message(), status.code()) {
+            ("", code) => format!("{code:?}"),
+            (message, Code::Unknown) => message.to_owned(),
+            (message, code) => format!("{code:?}: {message}"),
+        };
+        let unanswered = matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Internal
+                | Code::Aborted
+                | Code::DataLoss
+        );
+        if unanswered || status.source().is_some() { Self::Unavailable(text) } else { Self::Refused(text) }
+    }
+}
+
+impl TryFrom<ConnectReply> for Identity {
+    type Error = LogicError;
+
+    fn try_from(reply: ConnectReply) -> Result<Self, LogicError> {
+        let heartbeat = u64::try_from(reply.heartbeat).ok().filter(|nanos| *nanos > 0);
+        let heartbeat = heartbeat.ok_or_else(|| {
+            LogicError::Refused(format!("heartbeat {} ns: expected a time above zero", reply.heartbeat))
+        })?;
+        Ok(Self {
+            mid: Mid(reply.mid),
+            key: reply.key.into(),
+            room: Some(RoomId::from(reply.room_id)).filter(|room| !room.as_str().is_empty()),
+            accepts: reply.accepts,
+            heartbeat: Duration::from_nanos(heartbeat),
+            session_ttl: Some(Duration::from_millis(reply.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
+            rooms_allowed: reply.rooms_allowed,
+        })
+    }
+}
+
+fn client(channel: Channel) -> logic_client::LogicClient<Channel> {
+    logic_client::LogicClient::new(channel).max_decoding_message_size(grpc::MAX_MESSAGE)
+}
+
+#[async_trait]
+impl Logic for LogicClient {
+    async fn connect(&self, cookie: &str, token: Bytes, address: IpAddr) -> Result<Identity, LogicError> {
+        let (server, cookie, address) = (self.server.to_string(), cookie.to_owned(), address.to_string());
+        let request = ConnectReq { server, cookie, token, address };
+        let make = |channel, request| async move { client(channel).connect(request).await };
+        self.call(CONNECT, request, make).await?.try_into()
+    }
+
+    async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError> {
+        let request = DisconnectReq { mid: mid.0, key: key.to_string(), server: self.server.to_string() };
+        let make = |channel, request| async move { client(channel).disconnect(request).await };
+        Ok(self.call(DEADLINE, request, make).await?.has)
+    }
+
+    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
+        let request = HeartbeatReq { mid: mid.0, key: key.to_string(), server: self.server.to_string() };
+        let make = |channel, request| async move { client(channel).heartbeat(request).await };
+        self.call(DEADLINE, request, make).await.map(drop)
+    }
+
+    async fn renew_online(
+        &self,
+        rooms: HashMap<String, i32>,
+        info: CometInfo,
+    ) -> Result<HashMap<String, i32>, LogicError> {
+        let request = OnlineReq { server: self.server.to_string(), room_count: rooms, info: Some(info) };
+        let make = |channel, request| async move {
+            let gzip = CompressionEncoding::Gzip;
+            client(channel).send_compressed(gzip).accept_compressed(gzip).renew_online(request).await
+        };
+        Ok(self.call(DEADLINE, request, make).await?.all_room_count)
+    }
+
+    async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
+        let Packet { ver, op, seq, body } = packet;
+        let packet = protocol::Proto { ver: ver.into(), op, seq, body };
+        let (key, server) = (key.to_string(), self.server.to_string());
+        let request = ReceiveReq { mid: mid.0, proto: Some(packet), key, server };
+        let make = |channel, request| async move { client(channel).receive(request).await };
+        self.call(DEADLINE, request, make).await.map(drop)
+    }
+
+    async fn probe(&self, key: &str) -> Result<(), LogicError> {
+        let request = SendReq { server: self.server.to_string(), key: key.to_owned() };
+        let make = |channel, request| async move { probe_client::ProbeClient::new(channel).send(request).await };
+        self.call(DEADLINE, request, make).await.map(drop)
+    }
+}

@@ -1,0 +1,151 @@
+//! A logic that lives in this process and believes every token: for tests of what stands on [`Logic`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proto::logic::CometInfo;
+use proto::{Key, Mid, Packet, RoomId};
+use serde::Deserialize;
+
+use super::{Identity, Logic, LogicError};
+
+/// What clients get when the test does not say otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(480);
+
+/// The sessions of one comet and everything it said.
+#[derive(Debug)]
+pub struct MemoryLogic {
+    /// Answers to connects.
+    pub heartbeat: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: BTreeMap<Key, Mid>,
+    said: Vec<Said>,
+    online: HashMap<String, i32>,
+    down: bool,
+    made: u64,
+}
+
+/// One call that reached [`MemoryLogic`].
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Said {
+    Connect { cookie: String, token: Bytes, address: IpAddr },
+    Disconnect { mid: Mid, key: Key },
+    Heartbeat { mid: Mid, key: Key },
+    RenewOnline { rooms: HashMap<String, i32>, info: CometInfo },
+    Receive { mid: Mid, key: Key, packet: Packet },
+    Probe { key: String },
+}
+
+/// The tokens it takes: goim's fields.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Token {
+    mid: i64,
+    key: String,
+    room_id: String,
+    accepts: Vec<i32>,
+    rooms_allowed: Vec<String>,
+    session_ttl_ms: u64,
+}
+
+impl Default for MemoryLogic {
+    fn default() -> Self {
+        Self { heartbeat: HEARTBEAT, state: Mutex::default() }
+    }
+}
+
+impl MemoryLogic {
+    /// From now on it does not answer, or answers again.
+    pub fn set_down(&self, down: bool) {
+        self.state.lock().down = down;
+    }
+
+    /// How many it says are online in rooms that other comets hold.
+    pub fn set_online(&self, rooms: impl IntoIterator<Item = (String, i32)>) {
+        self.state.lock().online = rooms.into_iter().collect();
+    }
+
+    /// Keys with a session.
+    pub fn sessions(&self) -> Vec<Key> {
+        self.state.lock().sessions.keys().cloned().collect()
+    }
+
+    /// Every call so far, in order.
+    pub fn said(&self) -> Vec<Said> {
+        self.state.lock().said.clone()
+    }
+
+    fn note(&self, said: Said) -> Result<parking_lot::MutexGuard<'_, State>, LogicError> {
+        let mut state = self.state.lock();
+        if state.down {
+            return Err(LogicError::Unavailable("told to be down".into()));
+        }
+        state.said.push(said);
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl Logic for MemoryLogic {
+    async fn connect(&self, cookie: &str, token: Bytes, address: IpAddr) -> Result<Identity, LogicError> {
+        let mut state = self.note(Said::Connect { cookie: cookie.to_owned(), token: token.clone(), address })?;
+        let token: Token =
+            serde_json::from_slice(&token).map_err(|error| LogicError::Refused(format!("auth body: {error}")))?;
+        let key = if token.key.is_empty() {
+            state.made += 1;
+            format!("made-up-{}", state.made).into()
+        } else {
+            Key::from(token.key)
+        };
+        state.sessions.insert(key.clone(), Mid(token.mid));
+        Ok(Identity {
+            mid: Mid(token.mid),
+            key,
+            room: Some(RoomId::from(token.room_id)).filter(|room| !room.as_str().is_empty()),
+            accepts: token.accepts,
+            heartbeat: self.heartbeat,
+            session_ttl: Some(Duration::from_millis(token.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
+            rooms_allowed: token.rooms_allowed,
+        })
+    }
+
+    async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError> {
+        Ok(self.note(Said::Disconnect { mid, key: key.clone() })?.sessions.remove(key).is_some())
+    }
+
+    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
+        self.note(Said::Heartbeat { mid, key: key.clone() })?.sessions.insert(key.clone(), mid);
+        Ok(())
+    }
+
+    async fn renew_online(
+        &self,
+        rooms: HashMap<String, i32>,
+        info: CometInfo,
+    ) -> Result<HashMap<String, i32>, LogicError> {
+        let state = self.note(Said::RenewOnline { rooms: rooms.clone(), info })?;
+        let mut everywhere = state.online.clone();
+        for (room, count) in rooms {
+            *everywhere.entry(room).or_insert(0) += count;
+        }
+        Ok(everywhere)
+    }
+
+    async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
+        self.note(Said::Receive { mid, key: key.clone(), packet }).map(drop)
+    }
+
+    async fn probe(&self, key: &str) -> Result<(), LogicError> {
+        self.note(Said::Probe { key: key.to_owned() }).map(drop)
+    }
+}
