@@ -99,7 +99,7 @@ pub struct Channel {
     limits: Arc<QueueLimits>,
     outbound: RefCell<Option<Box<Outbound>>>,
     closing: Cell<Option<Close>>,
-    waker: Cell<Option<Waker>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// How a fan-out round reaches a channel.
@@ -139,7 +139,7 @@ impl Channel {
             limits,
             outbound: RefCell::default(),
             closing: Cell::default(),
-            waker: Cell::default(),
+            waker: RefCell::default(),
         };
         channel.subscribe(accepts);
         channel
@@ -349,7 +349,10 @@ impl Channel {
 
     /// Waits for the next thing to do, reading only when `reads` and the client takes its replies.
     pub fn poll_next(&self, context: &mut Context<'_>, reads: bool) -> Poll<Next> {
-        self.waker.set(Some(context.waker().clone()));
+        match &mut *self.waker.borrow_mut() {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
         if let Some(reason) = self.closing.get() {
             return Poll::Ready(Next::Close(reason));
         }

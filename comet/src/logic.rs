@@ -46,7 +46,7 @@ pub enum LogicError {
 
 /// The calls of a comet to logic.
 #[async_trait]
-pub trait Logic: Send + Sync + 'static {
+pub trait Logic: std::fmt::Debug + Send + Sync + 'static {
     /// Who is this client, and may it come in? `token` is the body of its auth packet. Notes the session.
     async fn connect(&self, cookie: &str, token: Bytes, address: IpAddr) -> Result<Identity, LogicError>;
 

@@ -97,9 +97,10 @@ impl Outbound {
                 continue;
             }
             let (partition, offset) = (part.id.partition, part.id.offset);
-            let known = gap.ranges.iter_mut().rev().find(|range| range.partition == partition && range.room == room);
+            let known = gap.ranges.iter().rposition(|range| range.partition == partition && range.room == room);
             match known {
-                Some(range) => {
+                Some(known) => {
+                    let range = &mut gap.ranges[known];
                     range.from = range.from.min(offset);
                     range.to = range.to.max(offset);
                 }

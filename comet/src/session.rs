@@ -18,7 +18,7 @@ use crate::limits::{AddressPermit, FrameBudget, Permit};
 use crate::logic::{Identity, LogicError};
 use crate::message::{Variant, framed};
 use crate::requests::Requests;
-use crate::shard::{Command, Registration, Shard};
+use crate::shard::{Command, Shard};
 use crate::transport::{self, Framing, ListenerKind};
 use crate::wire::Wire;
 

@@ -1,0 +1,219 @@
+//! What job asks: goim's `Comet` service on goim's path, and `Delivery` beside it.
+//!
+//! An answer means this comet's memory holds the push; walking the connections may go on. A call waits while the
+//! shards' inboxes are full, so that job slows down instead of messages being dropped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use proto::comet::comet_server::{Comet, CometServer};
+use proto::comet::{
+    BroadcastReply, BroadcastReq, BroadcastRoomReply, BroadcastRoomReq, Id, Owner, PushMsgReply, PushMsgReq,
+    RoomsReply, RoomsReq,
+};
+use proto::delivery::delivery_server::{Delivery, DeliveryServer};
+use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
+use proto::protocol::Proto;
+use proto::{Key, Packet, grpc};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::message::Push;
+use crate::probe::Probe;
+use crate::shard::{Command, Order, Target, merged};
+use crate::shared::Shared;
+
+/// Both services of one comet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    probe: Probe,
+    claims: Arc<Mutex<Claims>>,
+}
+
+/// Who owns which partition: the highest generation that claimed it or sent for it.
+#[derive(Debug, Default)]
+struct Claims {
+    owners: HashMap<(String, u32, u32), i32>,
+}
+
+impl Claims {
+    /// Notes the claim unless a later generation has it.
+    fn claim(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> bool {
+        let owner = self.owners.entry((group.to_owned(), epoch, partition)).or_insert(generation);
+        *owner = generation.max(*owner);
+        *owner == generation
+    }
+}
+
+impl Service {
+    /// Serves this comet.
+    pub fn new(shared: Arc<Shared>, probe: Probe) -> Self {
+        Self { shared, probe, claims: Arc::default() }
+    }
+
+    /// The routes, with goim's limits.
+    pub fn routes(self) -> tonic::service::Routes {
+        let comet = CometServer::new(self.clone()).max_decoding_message_size(grpc::MAX_MESSAGE);
+        tonic::service::Routes::new(comet).add_service(DeliveryServer::new(self))
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Arc<str>, Status> {
+        let Some(owner) = owner else {
+            return Ok("".into());
+        };
+        let mut claims = self.claims.lock();
+        for id in ids {
+            if !claims.claim(&owner.group, id.epoch, id.partition, owner.generation) {
+                return Err(Status::failed_precondition("fenced"));
+            }
+        }
+        Ok(owner.group.as_str().into())
+    }
+
+    fn order(&self, push: &Arc<Push>, target: Target, group: &Arc<str>, budget: &Budget) -> Command {
+        Command::Push(Order { push: push.clone(), target, group: group.clone(), budget: budget.clone() })
+    }
+
+    /// Splits a speed over the shards by their connections, so that all are done at the same time.
+    fn all_targets(&self, op: i32, speed: i32) -> Vec<Target> {
+        let counts: Vec<f64> = self.shared.shards.iter().map(|shard| shard.connections() as f64).collect();
+        let total: f64 = counts.iter().sum();
+        let share = |count: f64| f64::from(speed) * (count / total.max(1.0));
+        counts
+            .into_iter()
+            .map(|count| if speed > 0 { Target::Paced(op, share(count).max(0.001)) } else { Target::All(op) })
+            .collect()
+    }
+}
+
+type Budget = Arc<tokio::sync::OwnedSemaphorePermit>;
+
+/// The span of a traced call, or none.
+fn span<T>(request: &Request<T>, name: &'static str) -> tracing::Span {
+    let traceparent = request.metadata().get(runtime::trace::HEADER).and_then(|value| value.to_str().ok());
+    runtime::trace::push_span(name, traceparent)
+}
+
+fn packet(proto: Proto) -> Packet {
+    Packet { ver: proto.ver as i16, op: proto.op, seq: proto.seq, body: proto.body }
+}
+
+#[async_trait]
+impl Comet for Service {
+    async fn push_msg(&self, request: Request<PushMsgReq>) -> Result<Response<PushMsgReply>, Status> {
+        let span = span(&request, "comet push");
+        let PushMsgReq { keys, proto, proto_op, ids, owner } = request.into_inner();
+        let (Some(proto), false) = (proto, keys.is_empty()) else {
+            return Err(Status::unknown("rpc pushmsg arg error"));
+        };
+        self.shared.metrics.push("key");
+        let group = self.admit(&ids, owner.as_ref())?;
+        if keys.iter().any(|key| self.probe.is(key)) {
+            self.probe.came_back();
+            return Ok(Response::new(PushMsgReply::default()));
+        }
+        let push = Arc::new(Push::new("", packet(proto), &ids, span));
+        let mut homes: Vec<Vec<Key>> = vec![Vec::new(); self.shared.shards.len()];
+        for key in keys {
+            let key = Key::from(key);
+            homes[self.shared.home(&key)].push(key);
+        }
+        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
+        let mut answers = Vec::new();
+        for (shard, keys) in self.shared.shards.iter().zip(homes) {
+            if !keys.is_empty() {
+                let (answer, missing) = oneshot::channel();
+                shard.send(self.order(&push, Target::Keys(keys, proto_op, answer), &group, &budget));
+                answers.push(missing);
+            }
+        }
+        let mut not_here = Vec::new();
+        for missing in answers {
+            let missing = missing.await.map_err(|_| Status::unavailable("this comet is ending"))?;
+            not_here.extend(missing.iter().map(Key::to_string));
+        }
+        Ok(Response::new(PushMsgReply { not_here }))
+    }
+
+    async fn broadcast(&self, request: Request<BroadcastReq>) -> Result<Response<BroadcastReply>, Status> {
+        let span = span(&request, "comet broadcast");
+        let BroadcastReq { proto_op, proto, speed, ids, owner } = request.into_inner();
+        let Some(proto) = proto else {
+            return Err(Status::unknown("rpc broadcast arg error"));
+        };
+        self.shared.metrics.push("all");
+        let group = self.admit(&ids, owner.as_ref())?;
+        let push = Arc::new(Push::new("", packet(proto), &ids, span));
+        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
+        for (shard, target) in self.shared.shards.iter().zip(self.all_targets(proto_op, speed)) {
+            shard.send(self.order(&push, target, &group, &budget));
+        }
+        Ok(Response::new(BroadcastReply {}))
+    }
+
+    async fn broadcast_room(
+        &self,
+        request: Request<BroadcastRoomReq>,
+    ) -> Result<Response<BroadcastRoomReply>, Status> {
+        let span = span(&request, "comet room");
+        let BroadcastRoomReq { room_id, proto, ids, owner } = request.into_inner();
+        let (Some(proto), false) = (proto, room_id.is_empty()) else {
+            return Err(Status::unknown("rpc broadcast  room arg error"));
+        };
+        self.shared.metrics.push("room");
+        let group = self.admit(&ids, owner.as_ref())?;
+        let push = Arc::new(Push::new(&room_id, packet(proto), &ids, span));
+        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
+        for shard in &self.shared.shards {
+            shard.send(self.order(&push, Target::Room, &group, &budget));
+        }
+        Ok(Response::new(BroadcastRoomReply {}))
+    }
+
+    async fn rooms(&self, _: Request<RoomsReq>) -> Result<Response<RoomsReply>, Status> {
+        let rooms = room_counts(&self.shared).await.into_keys().map(|room| (room, true)).collect();
+        Ok(Response::new(RoomsReply { rooms }))
+    }
+}
+
+#[async_trait]
+impl Delivery for Service {
+    async fn hello(&self, _: Request<HelloReq>) -> Result<Response<HelloReply>, Status> {
+        let Shared { server, incarnation, .. } = &*self.shared;
+        Ok(Response::new(HelloReply { server: server.to_string(), incarnation: *incarnation }))
+    }
+
+    async fn claim(&self, request: Request<ClaimReq>) -> Result<Response<ClaimReply>, Status> {
+        let ClaimReq { group, epoch, partitions, generation } = request.into_inner();
+        let mut claims = self.claims.lock();
+        let fenced =
+            partitions.into_iter().filter(|partition| !claims.claim(&group, epoch, *partition, generation)).collect();
+        Ok(Response::new(ClaimReply { fenced }))
+    }
+
+    async fn kick(&self, request: Request<KickReq>) -> Result<Response<KickReply>, Status> {
+        for key in request.into_inner().keys {
+            let key = Key::from(key);
+            self.shared.shards[self.shared.home(&key)].send(Command::Kick(vec![key]));
+        }
+        Ok(Response::new(KickReply {}))
+    }
+}
+
+/// Asks every shard how many are in each room.
+pub async fn room_counts(shared: &Shared) -> HashMap<String, i32> {
+    let mut answers = Vec::new();
+    for shard in &shared.shards {
+        let (answer, counts) = oneshot::channel();
+        shard.send(Command::Counts(answer));
+        answers.push(counts);
+    }
+    let mut counts = Vec::new();
+    for answer in answers {
+        counts.push(answer.await.unwrap_or_default());
+    }
+    merged(counts)
+}
