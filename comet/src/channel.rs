@@ -124,7 +124,15 @@ pub enum Next {
 
 impl Channel {
     /// A channel over `wire` with nothing waiting.
-    pub fn new(key: Key, mid: Mid, variant: Variant, serial: u32, accepts: Vec<i32>, wire: Wire, limits: Arc<QueueLimits>) -> Self {
+    pub fn new(
+        key: Key,
+        mid: Mid,
+        variant: Variant,
+        serial: u32,
+        accepts: Vec<i32>,
+        wire: Wire,
+        limits: Arc<QueueLimits>,
+    ) -> Self {
         let channel = Self {
             key,
             mid,

@@ -154,10 +154,7 @@ impl Comet for Service {
         Ok(Response::new(BroadcastReply {}))
     }
 
-    async fn broadcast_room(
-        &self,
-        request: Request<BroadcastRoomReq>,
-    ) -> Result<Response<BroadcastRoomReply>, Status> {
+    async fn broadcast_room(&self, request: Request<BroadcastRoomReq>) -> Result<Response<BroadcastRoomReply>, Status> {
         let span = span(&request, "comet room");
         let BroadcastRoomReq { room_id, proto, ids, owner } = request.into_inner();
         let (Some(proto), false) = (proto, room_id.is_empty()) else {

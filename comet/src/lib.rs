@@ -34,7 +34,7 @@ pub mod transport;
 mod wheel;
 pub mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::Context;
@@ -136,20 +136,22 @@ fn start_shard(
     ports: ShardListeners,
     accepting: CancellationToken,
 ) -> anyhow::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = runtime.context("a shard's reactor");
-    drop(runtime);
+    let (made, started) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .build_local(LocalOptions::default())
-                .expect("a reactor could be made a moment ago");
-            runtime.block_on(serve_shard(index, shared, inbox, ports, accepting));
+            // A reactor of this kind stays on the thread that made it, so the thread says whether it could.
+            let reactor = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let reactor = match reactor {
+                Ok(reactor) => reactor,
+                Err(error) => return made.send(Err(error)),
+            };
+            made.send(Ok(()))?;
+            reactor.block_on(serve_shard(index, shared, inbox, ports, accepting));
+            Ok(())
         })
-        .context("a shard's thread")?;
-    Ok(())
+        .context("cannot start a shard's thread")?;
+    started.recv().context("a shard's thread ended at once")?.context("cannot make a shard's reactor")
 }
 
 async fn serve_shard(

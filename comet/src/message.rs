@@ -153,8 +153,7 @@ impl Push {
     fn envelopes(&self) -> Bytes {
         let mut out = BytesMut::new();
         for part in &self.parts {
-            let message =
-                Message { room: &self.room, id: part.id, op: part.packet.op, body: &part.packet.body };
+            let message = Message { room: &self.room, id: part.id, op: part.packet.op, body: &part.packet.body };
             message.encode_packet(&mut out);
         }
         out.freeze()

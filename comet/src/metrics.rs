@@ -74,7 +74,7 @@ impl Metrics {
             draining: Gauge::default(),
         };
         for close in Close::ALL {
-            made.closed.get_or_create(&Reason { reason: close.label() });
+            drop(made.closed.get_or_create(&Reason { reason: close.label() }));
         }
         let all = made.clone();
         metrics.register("comet", |registry| {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use proto::envelope::{Gap, GapRange};
-use proto::packet::Packet;
 use proto::op;
+use proto::packet::Packet;
 
 use crate::message::{Push, framed};
 use crate::transport::Framing;
@@ -88,8 +88,7 @@ impl Outbound {
 
     /// Notes a push that this client is not given.
     pub fn miss(&mut self, push: &Push) {
-        let gap =
-            self.gap.get_or_insert_with(|| Gap { reason: "slow".into(), dropped: 0, ranges: Vec::new() });
+        let gap = self.gap.get_or_insert_with(|| Gap { reason: "slow".into(), dropped: 0, ranges: Vec::new() });
         let room = (!push.room().is_empty()).then(|| push.room().to_owned());
         for part in push.parts() {
             gap.dropped += 1;

@@ -24,7 +24,7 @@ pub struct Job {
     /// Connections a second.
     pub per_second: f64,
     /// Given back when it is done.
-    pub budget: Arc<OwnedSemaphorePermit>,
+    pub _budget: Arc<OwnedSemaphorePermit>,
 }
 
 /// Hands broadcasts to the task that paces them.

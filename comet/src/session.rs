@@ -212,7 +212,7 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
     if shared.settings.debug || shared.settings.whitelist.contains(&channel.mid.0) {
         tracing::info!(mid = %channel.mid, key = %channel.key, "client connected");
     }
-    tokio::task::spawn_local(live::Session { requests, input, registration, places }.run());
+    tokio::task::spawn_local(live::Session { requests, input, registration, _places: places }.run());
 }
 
 fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {

@@ -254,7 +254,7 @@ impl Shard {
             Target::All(op) => round.all(&self.bucket, new, op),
             Target::Paced(op, per_second) => {
                 let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op)).collect();
-                self.pacer.add(pace::Job { push: new, members, per_second, budget });
+                self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
                 return None;
             }
             Target::Keys(..) => unreachable!("answered above"),
@@ -336,7 +336,8 @@ impl Drop for Registration {
         self.shard.connections.borrow_mut().remove(self.index);
         self.shard.count.fetch_sub(1, Ordering::Relaxed);
         self.shard.shared.metrics.connections.dec();
-        let reason = if std::thread::panicking() { Close::Panic } else { self.channel.closing().unwrap_or(Close::Gone) };
+        let reason =
+            if std::thread::panicking() { Close::Panic } else { self.channel.closing().unwrap_or(Close::Gone) };
         self.shard.shared.metrics.closed(reason);
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Session {
     pub(super) requests: Requests,
     pub(super) input: Input,
     pub(super) registration: Registration,
-    pub(super) places: Places,
+    pub(super) _places: Places,
 }
 
 enum Event {
