@@ -13,5 +13,6 @@ pub mod kafka;
 pub mod ports;
 pub mod program;
 pub mod redis;
+pub mod soak;
 
 pub use eventually::{Outcome, eventually};

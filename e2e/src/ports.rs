@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context;
@@ -29,15 +30,20 @@ impl Port {
         std::fs::create_dir_all(&locks).with_context(|| format!("make {}", locks.display()))?;
         for _ in 0..COUNT {
             let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-            let number = FIRST + (offset + step) % COUNT;
-            let path = locks.join(number.to_string());
-            let lock = OpenOptions::new().create(true).append(true).open(&path);
-            let lock = lock.with_context(|| format!("open {}", path.display()))?;
-            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: lock });
+            if let Some(port) = Self::take(FIRST + (offset + step) % COUNT, &locks)? {
+                return Ok(port);
             }
         }
         anyhow::bail!("no free port in {FIRST}..{}: end what listens there", FIRST + COUNT)
+    }
+
+    /// This one, unless somebody has it or listens on it.
+    fn take(number: u16, locks: &Path) -> anyhow::Result<Option<Self>> {
+        let path = locks.join(number.to_string());
+        let lock = OpenOptions::new().create(true).append(true).open(&path);
+        let lock = lock.with_context(|| format!("open {}", path.display()))?;
+        let free = lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
+        Ok(free.then_some(Self { number, _lock: lock }))
     }
 
     /// The number.
@@ -66,11 +72,16 @@ mod tests {
     }
 
     #[test]
-    fn a_port_somebody_listens_on_is_not_given() {
-        let port = Port::free().unwrap();
-        let _held = TcpListener::bind(port.address()).unwrap();
-        let number = port.number();
-        drop(port);
-        assert!((0..COUNT / 100).all(|_| Port::free().unwrap().number() != number));
+    fn a_port_is_taken_when_somebody_has_it_or_listens_on_it() {
+        let locks = tempfile::tempdir().unwrap();
+        let ours = Port::free().unwrap();
+        let number = ours.number();
+        let had = Port::take(number, locks.path()).unwrap().unwrap();
+        assert!(Port::take(number, locks.path()).unwrap().is_none());
+        drop(had);
+        let listens = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
+        assert!(Port::take(number, locks.path()).unwrap().is_none());
+        drop(listens);
+        assert!(Port::take(number, locks.path()).unwrap().is_some());
     }
 }

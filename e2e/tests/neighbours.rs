@@ -187,3 +187,41 @@ async fn a_missing_neighbour_says_what_to_install() {
     let error = e2e::child::run("apt-get install redis-server", std::process::Command::new("no-redis-here")).await;
     assert_eq!(error.unwrap_err().to_string(), "`no-redis-here` is not there: apt-get install redis-server");
 }
+
+/// Every process whose parent this is.
+fn children(parent: u32) -> Vec<u32> {
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn neighbours_runs_a_command_between_them_and_ends_with_it() -> anyhow::Result<()> {
+    let script = "redis-cli -p $(echo {redis} | sed s/.*://) ping; echo kafka={kafka}; exit 7";
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_neighbours"));
+    command.args(["sh", "-c", script]);
+    let output = tokio::process::Command::from(command).kill_on_drop(true).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(7), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("PONG\nkafka=127.0.0.1:"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn neighbours_die_with_the_process_that_started_them() -> anyhow::Result<()> {
+    let run = e2e::child::Child::start("neighbours", "it is built with this test", || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_neighbours"));
+        command.args(["sh", "-c", "echo running; exec sleep 600"]);
+        command
+    })?;
+    eventually(SOON * 2, "the command to run", || async { run.output().contains("running") }).await?;
+    let started = children(run.pid());
+    assert_eq!(started.len(), 3, "Kafka, Redis and the command");
+    run.kill();
+    eventually(SOON, "all of them to be gone", || async { started.iter().all(|pid| parent_of(*pid).is_none()) }).await
+}
