@@ -258,7 +258,7 @@ impl Spec<'_> {
         std::fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;
         let mut format = java(self.libs, "kafka.tools.StorageTool");
         format.args(["format", "-t", CLUSTER, "-c"]).arg(&properties);
-        format.args(secure.map(Secure::scram).iter().flat_map(|user| ["--add-scram", user]));
+        format.args(secure.map(Secure::scram_to_add).iter().flat_map(|user| ["--add-scram", user]));
         child::run(JAVA, format).await.context("format Kafka's folder")?;
         let libs = self.libs.to_owned();
         let child = Child::start(&format!("kafka{}", self.id), JAVA, move || {

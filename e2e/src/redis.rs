@@ -39,6 +39,8 @@ pub struct Secure {
     pub user: String,
     /// The user's secret.
     pub password: String,
+    /// A file that holds the user's name and nothing else.
+    pub user_file: PathBuf,
     /// A file that holds the secret and a line's end.
     pub password_file: PathBuf,
     /// PEM file of the authority to trust.
@@ -167,11 +169,12 @@ impl Secure {
     fn new(folder: &Path) -> anyhow::Result<(Self, Issued)> {
         let authority = Authority::new(folder)?;
         let server = authority.issue("redis", &["localhost", "127.0.0.1"])?;
-        let password_file = folder.join("password");
-        let password = "redis-secret".to_owned();
+        let (user, password) = ("imcluster".to_owned(), "redis-secret".to_owned());
+        let (user_file, password_file) = (folder.join("user"), folder.join("password"));
+        std::fs::write(&user_file, &user).context("write the user's name")?;
         std::fs::write(&password_file, format!("{password}\n")).context("write the password")?;
         let client = authority.issue("client", &["client.test"])?;
-        Ok((Self { user: "imcluster".to_owned(), password, password_file, ca: authority.ca(), client }, server))
+        Ok((Self { user, password, user_file, password_file, ca: authority.ca(), client }, server))
     }
 }
 

@@ -93,7 +93,7 @@ async fn a_secured_kafka_takes_the_right_password_or_certificate_and_no_other() 
     let kafka = Kafka::with_sasl_tls().await?;
     kafka.create_topic(TOPIC, 1).await?;
     let secure = kafka.secure();
-    let logins = [secure.plain(), secure.scram_login()];
+    let logins = [secure.plain(), secure.scram()];
     for login in logins {
         assert_eq!(std::fs::read_to_string(&login.user_file)?, login.user);
         let password = std::fs::read_to_string(&login.password_file)?;
@@ -128,6 +128,7 @@ async fn a_secured_redis_wants_tls_the_user_and_the_password() -> anyhow::Result
     let redis = Redis::with_tls_and_acl().await?;
     let secure = redis.secure().clone();
     assert_eq!(redis.cli(&["acl", "whoami"]).await?, secure.user);
+    assert_eq!(std::fs::read_to_string(&secure.user_file)?, secure.user);
     let port = redis.address().replace("127.0.0.1:", "");
     let ca = secure.ca.to_string_lossy().into_owned();
     let cli = |arguments: &[&str]| {
@@ -224,4 +225,11 @@ async fn neighbours_die_with_the_process_that_started_them() -> anyhow::Result<(
     assert_eq!(started.len(), 3, "Kafka, Redis and the command");
     run.kill();
     eventually(SOON, "all of them to be gone", || async { started.iter().all(|pid| parent_of(*pid).is_none()) }).await
+}
+
+#[tokio::test]
+async fn a_program_that_ends_before_it_is_ready_is_an_error_at_once() {
+    let started = e2e::program::Program::start("comet", &["--no-such-flag".to_owned()]).await;
+    let text = format!("{:#}", started.unwrap_err());
+    assert!(text.contains("it ended with"), "{text}");
 }

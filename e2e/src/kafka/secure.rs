@@ -80,7 +80,7 @@ impl Secure {
     }
 
     /// The user who proves to know it.
-    pub fn scram_login(&self) -> &Login {
+    pub fn scram(&self) -> &Login {
         &self.scram
     }
 
@@ -112,7 +112,7 @@ impl Secure {
     }
 
     /// The user that formatting the folder makes.
-    pub(super) fn scram(&self) -> String {
+    pub(super) fn scram_to_add(&self) -> String {
         format!("{}=[name={},password={}]", self.scram.mechanism, self.scram.user, self.scram.password)
     }
 

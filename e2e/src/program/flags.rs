@@ -1,9 +1,18 @@
 //! How the services are told where the others are: every flag that the tests pass to `imcluster` stands here once.
 
+use std::path::Path;
+
+use crate::certs::Issued;
+use crate::kafka;
 use crate::ports::Port;
+use crate::redis;
 
 fn pairs(flags: &[(&str, String)]) -> Vec<String> {
     flags.iter().flat_map(|(name, value)| [(*name).to_owned(), value.clone()]).collect()
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Any process: where its admin port is.
@@ -11,17 +20,11 @@ pub fn admin(port: &Port) -> Vec<String> {
     pairs(&[("--admin", port.address().to_string())])
 }
 
-/// Logic and job: the log between them.
-pub fn kafka(brokers: &str, topic: &str) -> Vec<String> {
-    pairs(&[("--kafka-brokers", brokers.to_owned()), ("--kafka-topic", topic.to_owned())])
-}
-
-/// Logic: its own ports, its store, and goim's trust in everybody.
-pub fn logic(http: &Port, grpc: &Port, redis: &str) -> Vec<String> {
+/// Logic: its own ports, and goim's trust in everybody.
+pub fn logic(http: &Port, grpc: &Port) -> Vec<String> {
     pairs(&[
-        ("--http-bind", http.address().to_string()),
-        ("--grpc-bind", grpc.address().to_string()),
-        ("--redis-addr", redis.to_owned()),
+        ("--http-addr", http.address().to_string()),
+        ("--rpc-addr", grpc.address().to_string()),
         ("--auth", "trust".to_owned()),
         ("--push-auth", "none".to_owned()),
     ])
@@ -43,4 +46,53 @@ pub fn comet(name: &str, tcp: &Port, websocket: &Port, grpc: &Port, logic: &Port
 pub fn job<'a>(comets: impl Iterator<Item = &'a Port>) -> Vec<String> {
     let comets: Vec<_> = comets.map(|port| port.address().to_string()).collect();
     pairs(&[("--comets", comets.join(","))])
+}
+
+/// Logic and job: the log between them.
+pub fn kafka(brokers: &str, topic: &str) -> Vec<String> {
+    pairs(&[("--kafka-brokers", brokers.to_owned()), ("--kafka-topic", topic.to_owned())])
+}
+
+/// Beside [`kafka`]: a user of the broker, over TLS.
+pub fn kafka_sasl(secure: &kafka::Secure, login: &kafka::Login) -> Vec<String> {
+    pairs(&[
+        ("--kafka-ca-file", path(secure.ca())),
+        ("--kafka-sasl", login.mechanism.to_owned()),
+        ("--kafka-username-file", path(&login.user_file)),
+        ("--kafka-password-file", path(&login.password_file)),
+    ])
+}
+
+/// Beside [`kafka`]: a client certificate.
+pub fn kafka_mtls(secure: &kafka::Secure, client: &Issued) -> Vec<String> {
+    pairs(&[
+        ("--kafka-ca-file", path(secure.ca())),
+        ("--kafka-cert-file", path(&client.cert)),
+        ("--kafka-key-file", path(&client.key)),
+    ])
+}
+
+/// Logic: the store.
+pub fn redis(address: &str) -> Vec<String> {
+    pairs(&[("--redis-addr", address.to_owned())])
+}
+
+/// Beside [`redis`]: its user, over TLS.
+pub fn redis_secure(secure: &redis::Secure) -> Vec<String> {
+    pairs(&[
+        ("--redis-ca-file", path(&secure.ca)),
+        ("--redis-username-file", path(&secure.user_file)),
+        ("--redis-password-file", path(&secure.password_file)),
+    ])
+}
+
+/// Logic: the store whose primary these sentinels know.
+pub fn sentinel(sentinel: &redis::Sentinel) -> Vec<String> {
+    let addresses = sentinel.addresses().join(",");
+    pairs(&[("--redis-addr", addresses), ("--redis-sentinel-master", sentinel.name().to_owned())])
+}
+
+/// Logic: the store on several nodes.
+pub fn cluster(cluster: &redis::Cluster) -> Vec<String> {
+    [redis(&cluster.addresses().join(",")), vec!["--redis-cluster".to_owned()]].concat()
 }

@@ -14,6 +14,8 @@ pub struct Options {
     pub comets: usize,
     /// How many brokers.
     pub brokers: usize,
+    /// Whether Kafka (one broker then) and Redis speak TLS and want a user: SCRAM and an ACL.
+    pub secure: bool,
     /// The topic, which is made first.
     pub topic: String,
     /// Its partitions.
@@ -31,6 +33,7 @@ impl Default for Options {
         Self {
             comets: 1,
             brokers: 1,
+            secure: false,
             topic: "goim-push-topic".to_owned(),
             partitions: 9,
             logic: Vec::new(),
@@ -75,12 +78,21 @@ impl Stack {
     /// # Errors
     /// When a part does not come up; the text names it and its log.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let (kafka, redis) = tokio::try_join!(Kafka::cluster(options.brokers), Redis::start())?;
+        let (kafka, redis) = match options.secure {
+            false => tokio::try_join!(Kafka::cluster(options.brokers), Redis::start())?,
+            true => tokio::try_join!(Kafka::with_sasl_tls(), Redis::with_tls_and_acl())?,
+        };
         kafka.create_topic(&options.topic, options.partitions).await?;
-        let queue = flags::kafka(&kafka.brokers(), &options.topic);
+        let (mut queue, mut store) = (flags::kafka(&kafka.brokers(), &options.topic), flags::redis(&redis.address()));
+        if options.secure {
+            let secure = kafka.secure();
+            queue = flags::kafka(&secure.sasl_brokers(), &options.topic);
+            queue.extend(flags::kafka_sasl(secure, secure.scram()));
+            store.extend(flags::redis_secure(redis.secure()));
+        }
         let (http, grpc) = (Port::free()?, Port::free()?);
-        let wiring = flags::logic(&http, &grpc, &redis.address());
-        let logic = Program::start("logic", &[wiring, queue.clone(), options.logic].concat()).await?;
+        let wiring = [flags::logic(&http, &grpc), queue.clone(), store, options.logic].concat();
+        let logic = Program::start("logic", &wiring).await?;
         let mut comets = Vec::new();
         for number in 1..=options.comets {
             comets.push(Comet::start(&format!("comet{number}"), &grpc, &options.comet).await?);
