@@ -215,9 +215,12 @@ async fn neighbours_runs_a_command_between_them_and_ends_with_it() -> anyhow::Re
 
 #[tokio::test]
 async fn neighbours_die_with_the_process_that_started_them() -> anyhow::Result<()> {
-    let run = e2e::child::Child::start("neighbours", "it is built with this test", || {
+    // What a killed process leaves on the disk goes with this folder.
+    let scratch = tempfile::tempdir()?;
+    let folder = scratch.path().to_owned();
+    let run = e2e::child::Child::start("neighbours", "it is built with this test", move || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_neighbours"));
-        command.args(["sh", "-c", "echo running; exec sleep 600"]);
+        command.args(["sh", "-c", "echo running; exec sleep 600"]).env("TMPDIR", &folder);
         command
     })?;
     eventually(SOON * 2, "the command to run", || async { run.output().contains("running") }).await?;
