@@ -53,7 +53,7 @@ pub fn kafka(brokers: &str, topic: &str) -> Vec<String> {
     pairs(&[("--kafka-brokers", brokers.to_owned()), ("--kafka-topic", topic.to_owned())])
 }
 
-/// Beside [`kafka`]: a user of the broker, over TLS.
+/// Beside [`kafka()`]: a user of the broker, over TLS.
 pub fn kafka_sasl(secure: &kafka::Secure, login: &kafka::Login) -> Vec<String> {
     pairs(&[
         ("--kafka-ca-file", path(secure.ca())),
@@ -63,7 +63,7 @@ pub fn kafka_sasl(secure: &kafka::Secure, login: &kafka::Login) -> Vec<String> {
     ])
 }
 
-/// Beside [`kafka`]: a client certificate.
+/// Beside [`kafka()`]: a client certificate.
 pub fn kafka_mtls(secure: &kafka::Secure, client: &Issued) -> Vec<String> {
     pairs(&[
         ("--kafka-ca-file", path(secure.ca())),
@@ -77,7 +77,7 @@ pub fn redis(address: &str) -> Vec<String> {
     pairs(&[("--redis-addr", address.to_owned())])
 }
 
-/// Beside [`redis`]: its user, over TLS.
+/// Beside [`redis()`]: its user, over TLS.
 pub fn redis_secure(secure: &redis::Secure) -> Vec<String> {
     pairs(&[
         ("--redis-ca-file", path(&secure.ca)),
