@@ -32,16 +32,23 @@ use crate::dispatch::Dispatcher;
 use crate::fleet::{Dial, Fleet};
 use crate::metrics::Metrics;
 
+/// How long the first list of comets is waited for.
+const LIST: Duration = Duration::from_secs(10);
+
 /// Carries records from the source to the comets that `config` names, until the process is told to stop and what was
 /// owed is delivered.
 ///
 /// # Errors
-/// When the comets' list cannot be followed, or the last commit fails.
+/// When the last commit fails: what it named is delivered again.
 pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
-    let peers = proto::peers::watch(&config.comets).await?;
+    let followed = proto::peers::watch(config.comets.clone());
+    // goim's rule: ten seconds without a list, then start with no comets.
+    if tokio::time::timeout(LIST, followed.known()).await.is_err() {
+        tracing::warn!("no list of comets yet, starting without");
+    }
     let dial: Dial = Arc::new(|address| Ok(Arc::new(GrpcComet::new(address)?) as Arc<dyn Comet>));
     let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
-    serve(settings, source, peers, dial, process).await
+    serve(settings, source, followed.peers, dial, process).await
 }
 
 /// What [`serve`] needs to know of [`Config`].

@@ -144,10 +144,12 @@ impl Push {
 /// The span of a push whose record carries a sampled trace.
 fn trace(record: &Record) -> Option<(tracing::Span, String)> {
     let (_, parent) = record.headers.iter().find(|(name, _)| name == runtime::trace::HEADER)?;
-    let parent = std::str::from_utf8(parent).ok()?;
-    let span = tracing::info_span!("deliver", partition = record.partition, offset = record.offset);
-    runtime::trace::continue_from(&span, parent);
-    let own = span.in_scope(runtime::trace::current).unwrap_or_else(|| parent.to_owned());
+    let parent = std::str::from_utf8(parent).ok().filter(|parent| runtime::trace::sampled(parent))?;
+    let span = runtime::trace::push_span("deliver", Some(parent));
+    runtime::trace::note(&span, "partition", i64::from(record.partition));
+    runtime::trace::note(&span, "offset", record.offset as i64);
+    // Without a collector here the trace goes on to the comet all the same.
+    let own = runtime::trace::of(&span).unwrap_or_else(|| parent.to_owned());
     Some((span, own))
 }
 
