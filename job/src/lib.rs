@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! Carries pushes from the queue to the comets: in order, merged where a room is busy, and committed only when every
 //! comet that is owed a push has answered.
 //!
@@ -95,4 +92,3 @@ pub async fn serve(
     tracing::info!("job has stopped");
     result
 }
->>>>>>> w-job

@@ -6,5 +6,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod config;
+pub mod http;
+pub mod metrics;
+pub mod nodes;
+pub mod online;
+pub mod push;
 pub mod queue;
 pub mod store;
+pub mod tokens;
