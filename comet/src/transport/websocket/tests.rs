@@ -200,7 +200,7 @@ async fn a_flood_of_headers_is_refused() {
         let (answer, result) = exchange(&pieces).await;
         assert_eq!((answer.as_str(), result), (TOO_LONG, Err(Close::Handshake)));
     }
-    let headers = with(&"a: b\r\n".repeat(65).trim_end());
+    let headers = with("a: b\r\n".repeat(65).trim_end());
     assert_eq!(answer(&headers).await, TOO_LONG);
 }
 
