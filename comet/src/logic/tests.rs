@@ -297,17 +297,33 @@ async fn a_server_that_does_not_answer_is_unavailable_within_the_deadline() {
 async fn a_server_that_says_goodbye_loses_no_call() {
     let served = Served::default();
     let calls = served.calls.clone();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let logic = client(&listener.local_addr().unwrap().to_string());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let incoming = futures::StreamExt::inspect(TcpListenerStream::new(listener), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
     // As grpc-go does every two hours, but often.
-    let address = served.start(grpc::server().max_connection_age(Duration::from_millis(20))).await;
-    let logic = client(&address);
+    let mut server = grpc::server().max_connection_age(Duration::from_millis(20));
+    tokio::spawn(server.add_service(LogicServer::new(served)).serve_with_incoming(incoming));
     let begun = std::time::Instant::now();
-    let mut made = 0;
-    while begun.elapsed() < Duration::from_millis(500) {
-        logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
-        made += 1;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let caller = || {
+        let logic = logic.clone();
+        tokio::spawn(async move {
+            let mut made = 0;
+            while begun.elapsed() < Duration::from_millis(500) {
+                logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
+                made += 1;
+                tokio::task::yield_now().await;
+            }
+            made
+        })
+    };
+    let made = futures::future::join_all((0..8).map(|_| caller())).await;
+    let made: usize = made.into_iter().map(Result::unwrap).sum();
     assert_eq!(calls.load(Ordering::Relaxed), made, "each call arrived once");
+    assert!(connections.load(Ordering::Relaxed) > 2, "the server did say goodbye");
 }
 
 #[tokio::test]
