@@ -224,6 +224,11 @@ impl Config {
         self.host.as_str().into()
     }
 
+    /// The addresses clients are told to try. goim takes an empty `ADDRS` for one empty address; it is none.
+    pub fn public_addresses(&self) -> Vec<String> {
+        self.addrs.iter().filter(|address| !address.trim().is_empty()).cloned().collect()
+    }
+
     /// How many threads hold connections.
     pub fn shard_count(&self) -> usize {
         self.shards.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
