@@ -24,6 +24,27 @@ pub struct Token {
 #[error("auth body: {0}")]
 pub struct TokenError(#[from] serde_json::Error);
 
+impl Token {
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default)]
+        struct Wire {
+            mid: i64,
+            key: String,
+            room_id: String,
+            platform: String,
+            accepts: Vec<i32>,
+        }
+        let Wire { mid, key, room_id, platform, accepts } =
+            serde_json::from_slice::<Option<Wire>>(body)?.unwrap_or_default();
+        Ok(Self { mid: Mid(mid), key, room_id, platform, accepts })
+    }
+}
+
 /// The capabilities announced in an auth body; none when it is not JSON or does not say.
 pub fn announced(_body: &[u8]) -> Caps {
     Caps::default()
