@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
+#[cfg(test)]
+mod fakes;
 pub mod http;
 pub mod metrics;
 pub mod nodes;
