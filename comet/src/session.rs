@@ -120,20 +120,8 @@ impl Entrance {
         let mut budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
         let mut read = 0;
         let auth = loop {
-            let mut found = None;
-            let mut scratch = shard.scratch.borrow_mut();
-            self.input.read(&mut scratch[..read], |incoming| match incoming {
-                Incoming::Packet(packet) if packet.op == op::AUTH => {
-                    found = Some(packet.to_packet());
-                    Ok(false)
-                }
-                Incoming::Packet(packet) if !budget.take(shard.now_ms(), packet.body.len()) => Err(Close::RateLimited),
-                Incoming::Packet(_) | Incoming::Ping(_) => Ok(true),
-                Incoming::Goodbye(_) => Err(Close::Gone),
-            })?;
-            drop(scratch);
-            if let Some(found) = found {
-                break found;
+            if let Some(auth) = self.find_auth(shard, read, &mut budget)? {
+                break auth;
             }
             self.wire.readable().await.map_err(|_| Close::Io)?;
             read = match self.wire.try_read(&mut shard.scratch.borrow_mut()) {
@@ -157,6 +145,22 @@ impl Entrance {
                 })
             }
         }
+    }
+
+    /// Looks for op 7 in what was read; everything else is passed over.
+    fn find_auth(&mut self, shard: &Shard, read: usize, budget: &mut FrameBudget) -> Result<Option<Packet>, Close> {
+        let mut found = None;
+        let mut scratch = shard.scratch.borrow_mut();
+        self.input.read(&mut scratch[..read], |incoming| match incoming {
+            Incoming::Packet(packet) if packet.op == op::AUTH => {
+                found = Some(packet.to_packet());
+                Ok(false)
+            }
+            Incoming::Packet(packet) if !budget.take(shard.now_ms(), packet.body.len()) => Err(Close::RateLimited),
+            Incoming::Packet(_) | Incoming::Ping(_) => Ok(true),
+            Incoming::Goodbye(_) => Err(Close::Gone),
+        })?;
+        Ok(found)
     }
 
     /// Tells a client that can be told; goim clients see a plain close, as they always did.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use proto::id::city32;
@@ -44,6 +45,17 @@ pub struct Shared {
     /// The ways into the shards.
     pub shards: Vec<Handle>,
     inboxes: Arc<Semaphore>,
+    departing: Arc<AtomicUsize>,
+}
+
+/// A session whose end is being told to logic.
+#[derive(Debug)]
+pub struct Departing(Arc<AtomicUsize>);
+
+impl Drop for Departing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -67,6 +79,7 @@ impl Shared {
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
+            departing: Arc::default(),
             settings,
             logic,
             metrics,
@@ -83,6 +96,17 @@ impl Shared {
     /// Connections in all shards.
     pub fn connections(&self) -> usize {
         self.shards.iter().map(Handle::connections).sum()
+    }
+
+    /// Counts a session whose end is being told to logic.
+    pub fn departing(&self) -> Departing {
+        self.departing.fetch_add(1, Ordering::Relaxed);
+        Departing(self.departing.clone())
+    }
+
+    /// Whether anybody is here, or still to be signed off at logic.
+    pub fn is_busy(&self) -> bool {
+        self.connections() > 0 || self.departing.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for so much room in the inboxes. Cancel safe.
