@@ -233,7 +233,9 @@ impl Client {
     /// # Errors
     /// As [`Self::next`], or when nothing comes within `patience`.
     pub async fn next_within(&mut self, patience: Duration) -> anyhow::Result<Received> {
-        tokio::time::timeout(patience, self.next()).await.with_context(|| format!("nothing came within {patience:?}"))?
+        tokio::time::timeout(patience, self.next())
+            .await
+            .with_context(|| format!("nothing came within {patience:?}"))?
     }
 
     /// The next push: op and body of whatever is not a reply of ops 0–24, with or without an envelope.
@@ -361,3 +363,6 @@ fn unpack(packet: packet::PacketRef<'_>, inbox: &mut VecDeque<Received>) -> anyh
 fn list(ops: &[i32]) -> String {
     ops.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests;

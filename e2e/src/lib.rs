@@ -10,4 +10,6 @@ pub mod checker;
 pub mod client;
 pub mod load;
 pub mod os;
+#[cfg(test)]
+mod scripted;
 pub mod stamp;

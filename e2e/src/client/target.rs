@@ -51,7 +51,8 @@ impl FromStr for Target {
         };
         let host = url.host_str().with_context(|| format!("{text}: names no host"))?.to_owned();
         let port = explicit_port(text).unwrap_or(port);
-        let address = (host.as_str(), port).to_socket_addrs()?.next().with_context(|| format!("{host} has no address"))?;
+        let address =
+            (host.as_str(), port).to_socket_addrs()?.next().with_context(|| format!("{host} has no address"))?;
         let path = match (url.path(), url.query()) {
             ("" | "/", None) => "/sub".to_owned(),
             (path, None) => path.to_owned(),
@@ -105,7 +106,9 @@ pub fn upgrade_answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     if status.split(' ').nth(1) != Some("101") {
         bail!("the WebSocket handshake was refused: {status}");
     }
-    let accept = lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let accept = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-accept"));
     match accept {
         Some((_, value)) if value.trim() == ACCEPT => Ok(Some(end + 4)),
         Some((_, value)) => bail!("Sec-WebSocket-Accept is {}, expected {ACCEPT}", value.trim()),
