@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
     config.check()?;
     let listeners = comet::Listeners::bind(&config)?;
-    let logic = comet::LogicClient::lazy(&config.logic, config.server())?;
+    let logic = comet::LogicClient::lazy(&config.logic, config.server(), config.incarnation)?;
     comet::run(config, listeners, Arc::new(logic), process).await
 }
 

@@ -84,7 +84,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         Some(_) => Arc::new(RedisStore::start(&logic.redis, &process)?),
         None => Arc::new(MemoryStore::new()),
     };
-    let to_logic = Arc::new(comet::LogicClient::lazy(&comet.logic, comet.server())?);
+    let to_logic = Arc::new(comet::LogicClient::lazy(&comet.logic, comet.server(), comet.incarnation)?);
 
     let stop = process.shutdown.begun();
     let parts = [process.service(), process.service(), process.service()];

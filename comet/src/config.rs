@@ -94,6 +94,9 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "IMCLUSTER_HOST", value_parser = NonEmptyStringValueParser::new(),
         default_value_t = hostname(), hide_default_value = true)]
     pub host: String,
+    /// Drawn anew at every start, so that nobody takes this process for the one that had its id before.
+    #[arg(skip = rand::random::<u64>())]
+    pub incarnation: u64,
     /// The region this server is in; clients of the same region are sent here first.
     #[arg(long, env = "REGION", default_value = "", hide_default_value = true)]
     pub region: String,

@@ -73,8 +73,8 @@ impl Shared {
             used: Default::default(),
         };
         Self {
-            server: settings.host.as_str().into(),
-            incarnation: rand::random(),
+            server: settings.server(),
+            incarnation: settings.incarnation,
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
@@ -122,7 +122,7 @@ impl Shared {
         CometInfo {
             incarnation: self.incarnation,
             host: self.settings.host.clone(),
-            addrs: self.settings.addrs.clone(),
+            addrs: self.settings.public_addresses(),
             region: self.settings.region.clone(),
             zone: self.settings.zone.clone(),
             weight: self.settings.weight,
