@@ -233,9 +233,9 @@ fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {
 fn last_word(framing: Framing, caps: Caps, reason: Close, echoed: Option<u16>) -> Option<Bytes> {
     let mut out = BytesMut::new();
     if caps.any()
-        && let Some((code, retry_after_ms)) = reason.problem()
+        && let Some((text, retry_after_ms)) = reason.problem()
     {
-        let problem = Problem { code, reason: reason.label().into(), retry_after_ms };
+        let problem = Problem { code: reason.label().into(), reason: text.into(), retry_after_ms };
         let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         out.put(framed(framing, &Packet::new(op::ERROR, 0, body)));
     }
