@@ -176,7 +176,7 @@ pub fn watch(source: Source) -> Followed {
             tokio::spawn(dns::follow(name, dns::EVERY, dns::lookup, board));
         }
         Source::EndpointSlices { namespace, service, port } => {
-            tokio::spawn(slices::follow(namespace, service, port, board));
+            tokio::spawn(slices::follow(namespace, service, port, slices::cluster, board));
         }
     }
     followed

@@ -3,8 +3,12 @@
 
 #![no_main]
 
+#[path = "../../src/frame.rs"]
+#[allow(dead_code)]
+mod frame;
+
+use frame::{Event, FrameError, Reader};
 use libfuzzer_sys::fuzz_target;
-use proto::frame::{self, Event, FrameError, Reader};
 
 const LIMIT: usize = 4096;
 

@@ -3,8 +3,15 @@
 
 #![no_main]
 
+#[path = "../../src/op.rs"]
+#[allow(dead_code)]
+mod op;
+#[path = "../../src/packet.rs"]
+#[allow(dead_code)]
+mod packet;
+
 use libfuzzer_sys::fuzz_target;
-use proto::packet::{self, HEADER_LEN, MAX_BODY, PacketError};
+use packet::{HEADER_LEN, MAX_BODY, PacketError};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut rest = bytes;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -19,16 +20,30 @@ const WATCH_SECONDS: u32 = 60;
 /// The pause after a failure: doubled each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// The cluster we run in, or the one that kubeconfig names.
+pub(super) async fn cluster() -> kube::Result<Client> {
+    Client::try_default().await
+}
+
 /// Follows the slices. After any failure it lists them all again: then the list is known to be current.
-pub(super) async fn follow(namespace: Option<String>, service: String, port: Option<u16>, board: Board) {
+pub(super) async fn follow<F>(
+    namespace: Option<String>,
+    service: String,
+    port: Option<u16>,
+    cluster: impl Fn() -> F,
+    board: Board,
+) where
+    F: Future<Output = kube::Result<Client>>,
+{
     let refresh = async {
         let mut pause = PAUSE.0;
         loop {
             let mut listed = false;
-            let why = match follow_once(namespace.as_deref(), &service, port, &board, &mut listed).await {
-                Ok(()) => "the watch ended".to_owned(),
-                Err(error) => error.to_string(),
+            let ended = match cluster().await {
+                Ok(client) => follow_once(client, namespace.as_deref(), &service, port, &board, &mut listed).await,
+                Err(error) => Err(error.into()),
             };
+            let why = ended.map_or_else(|error| error.to_string(), |()| "the watch ended".to_owned());
             board.fail(&format!("EndpointSlices of {service}: {why}"));
             pause = if listed { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -41,13 +56,13 @@ pub(super) async fn follow(namespace: Option<String>, service: String, port: Opt
 }
 
 async fn follow_once(
+    client: Client,
     namespace: Option<&str>,
     service: &str,
     port: Option<u16>,
     board: &Board,
     listed: &mut bool,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let client = Client::try_default().await?;
     let namespace = namespace.unwrap_or(client.default_namespace()).to_owned();
     let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
     let config =
@@ -141,94 +156,4 @@ fn peer(endpoint: &Endpoint, port: u16) -> Option<Peer> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn endpoint(uid: &str, address: &str, conditions: serde_json::Value) -> serde_json::Value {
-        json!({"addresses": [address], "conditions": conditions, "zone": "a", "targetRef": {"kind": "Pod", "uid": uid}})
-    }
-
-    fn slice(name: &str, endpoints: &[serde_json::Value]) -> EndpointSlice {
-        let ports = json!([{"name": "tcp", "port": 3101}, {"name": "grpc", "port": 3109}]);
-        serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": ports,
-        }))
-        .unwrap()
-    }
-
-    fn addresses(peers: &[Peer]) -> Vec<&str> {
-        peers.iter().map(|peer| peer.address.as_str()).collect()
-    }
-
-    #[test]
-    fn every_pod_of_every_slice_is_a_peer() {
-        let ready = json!({"ready": true, "serving": true, "terminating": false});
-        let one = slice("one", &[endpoint("u2", "10.0.0.2", ready.clone())]);
-        let two = slice("two", &[endpoint("u1", "10.0.0.1", ready)]);
-        let peers = merge([&one, &two], None);
-        assert_eq!(addresses(&peers), ["10.0.0.1:3109", "10.0.0.2:3109"]);
-        assert!(peers.iter().all(|peer| peer.ready && !peer.terminating && peer.zone.as_deref() == Some("a")));
-        assert_eq!(addresses(&merge([&one], Some(9))), ["10.0.0.2:9"]);
-    }
-
-    #[test]
-    fn a_pod_on_its_way_out_stays_listed_and_takes_no_clients() {
-        let leaving = json!({"ready": false, "serving": true, "terminating": true});
-        let peers = merge([&slice("one", &[endpoint("u", "10.0.0.1", leaving)])], None);
-        assert!(peers[0].terminating && !peers[0].ready);
-    }
-
-    #[test]
-    fn a_published_pod_that_does_not_serve_is_not_ready() {
-        let published = json!({"ready": true, "serving": false, "terminating": false});
-        let peers = merge([&slice("one", &[endpoint("u", "10.0.0.1", published)])], None);
-        assert!(!peers[0].ready && !peers[0].terminating);
-        let silent = merge([&slice("one", &[endpoint("u", "10.0.0.1", json!({}))])], None);
-        assert!(silent[0].ready, "an absent condition means ready");
-    }
-
-    #[test]
-    fn a_pod_in_two_slices_is_one_peer() {
-        let ready = json!({"ready": true});
-        let leaving = json!({"ready": false, "terminating": true});
-        let one = slice("one", &[endpoint("u", "10.0.0.1", ready.clone())]);
-        let two = slice("two", &[endpoint("u", "10.0.0.1", leaving)]);
-        let peers = merge([&one, &two], None);
-        assert_eq!(peers.len(), 1);
-        assert!(peers[0].terminating && !peers[0].ready);
-        let six = slice("six", &[endpoint("u", "fd00::1", ready)]);
-        assert_eq!(addresses(&merge([&six], None)), ["[fd00::1]:3109"]);
-        assert_eq!(addresses(&merge([&six, &one], None)), ["10.0.0.1:3109"]);
-    }
-
-    #[test]
-    fn without_a_port_named_grpc_the_first_is_taken() {
-        let mut slice = slice("one", &[endpoint("u", "10.0.0.1", json!({}))]);
-        slice.ports.as_mut().unwrap()[1].name = None;
-        assert_eq!(addresses(&merge([&slice], None)), ["10.0.0.1:3101"]);
-        slice.ports = None;
-        assert_eq!(addresses(&merge([&slice], None)), ["10.0.0.1:3109"]);
-    }
-
-    #[test]
-    fn a_list_counts_only_when_it_is_complete() {
-        let mut held = Held::default();
-        assert!(!held.take(Event::Init));
-        assert!(!held.take(Event::InitApply(slice("one", &[]))));
-        assert!(held.take(Event::InitDone));
-        assert!(held.take(Event::Apply(slice("two", &[]))));
-        assert_eq!(held.slices.len(), 2);
-        assert!(!held.take(Event::Init), "a new list does not empty the old one");
-        assert_eq!(held.slices.len(), 2);
-        assert!(held.take(Event::InitDone));
-        assert!(held.slices.is_empty());
-        held.take(Event::Apply(slice("two", &[])));
-        assert!(held.take(Event::Delete(slice("two", &[]))));
-        assert!(held.slices.is_empty());
-    }
-}
+mod tests;
