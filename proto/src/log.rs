@@ -108,13 +108,8 @@ impl MemoryLog {
             let appended = self.shared.appended.notified();
             tokio::pin!(appended);
             appended.as_mut().enable();
-            let found: Vec<Record> = self
-                .shared
-                .partitions
-                .iter()
-                .zip(from)
-                .flat_map(|(part, from)| part.lock().from(*from, max))
-                .collect();
+            let found: Vec<Record> =
+                self.shared.partitions.iter().zip(from).flat_map(|(part, from)| part.lock().from(*from, max)).collect();
             if !found.is_empty() {
                 return found;
             }

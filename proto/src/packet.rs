@@ -139,9 +139,8 @@ pub fn decode_message(message: &[u8], max_body: usize) -> Result<PacketRef<'_>, 
         .first_chunk::<HEADER_LEN>()
         .ok_or(PacketError::BeyondMessage { packet: HEADER_LEN, message: message.len() })?;
     let length = checked_length(header, max_body)?;
-    let body = message
-        .get(HEADER_LEN..length)
-        .ok_or(PacketError::BeyondMessage { packet: length, message: message.len() })?;
+    let body =
+        message.get(HEADER_LEN..length).ok_or(PacketError::BeyondMessage { packet: length, message: message.len() })?;
     Ok(with_body(header, body))
 }
 

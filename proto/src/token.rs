@@ -1,6 +1,8 @@
 //! What a client presents when it authenticates: goim's JSON, read by Go's rules (`encoding/json`).
 //! comet reads only what it was announced ([`announced`]); logic reads who it is ([`Token::parse`]).
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
 use crate::Mid;
 use crate::envelope::Caps;
 
@@ -25,27 +27,143 @@ pub struct Token {
 pub struct TokenError(#[from] serde_json::Error);
 
 impl Token {
-    /// Reads a token.
+    /// Reads an auth body as goim's logic does: names in any case, unknown ones ignored, the last of several counts,
+    /// `null` says nothing; also as the whole body.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When the body is not one JSON object or `null`, or a field has another type: a number with a fraction, an
+    /// operation beyond 32 bits, a number as text.
     pub fn parse(body: &[u8]) -> Result<Self, TokenError> {
-        #[derive(Default, serde::Deserialize)]
-        #[serde(default)]
-        struct Wire {
-            mid: i64,
-            key: String,
-            room_id: String,
-            platform: String,
-            accepts: Vec<i32>,
-        }
-        let Wire { mid, key, room_id, platform, accepts } =
-            serde_json::from_slice::<Option<Wire>>(body)?.unwrap_or_default();
-        Ok(Self { mid: Mid(mid), key, room_id, platform, accepts })
+        Ok(serde_json::from_str(&go_text(body))?)
     }
 }
 
 /// The capabilities announced in an auth body; none when it is not JSON or does not say.
-pub fn announced(_body: &[u8]) -> Caps {
-    Caps::default()
+pub fn announced(body: &[u8]) -> Caps {
+    // A bare JWT, or anything else that is no object, announces nothing.
+    let Announced(names) = serde_json::from_str(&go_text(body)).unwrap_or_default();
+    Caps::from_names(names.iter().map(String::as_str))
 }
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(body: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Token;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with mid, key, room_id and accepts")
+            }
+
+            fn visit_unit<E>(self) -> Result<Token, E> {
+                Ok(Token::default())
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Token, M::Error> {
+                let mut token = Token::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    match folded(&name).as_str() {
+                        "mid" => token.mid = map.next_value::<Option<i64>>()?.map_or(token.mid, Mid),
+                        "key" => token.key = map.next_value::<Option<_>>()?.unwrap_or(token.key),
+                        "room_id" => token.room_id = map.next_value::<Option<_>>()?.unwrap_or(token.room_id),
+                        "platform" => token.platform = map.next_value::<Option<_>>()?.unwrap_or(token.platform),
+                        "accepts" => {
+                            // Go empties a list for null, and takes a null inside it for 0.
+                            let ops = map.next_value::<Option<Vec<Option<i32>>>>()?.unwrap_or_default();
+                            token.accepts = ops.into_iter().map(Option::unwrap_or_default).collect();
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(token)
+            }
+        }
+        body.deserialize_any(Fields)
+    }
+}
+
+/// The names in `caps`, whatever the other fields hold.
+#[derive(Default)]
+struct Announced(Vec<String>);
+
+impl<'de> Deserialize<'de> for Announced {
+    fn deserialize<D: Deserializer<'de>>(body: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Announced;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with caps")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Announced, M::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if folded(&name) == "caps" {
+                        names = map.next_value::<Option<_>>()?.unwrap_or_default();
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Announced(names))
+            }
+        }
+        body.deserialize_map(Fields)
+    }
+}
+
+/// A field name as Go compares it: ASCII letters in any case, with the two letters beyond ASCII that fold to one.
+fn folded(name: &str) -> String {
+    name.chars()
+        .map(|letter| match letter {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            letter => letter.to_ascii_lowercase(),
+        })
+        .collect()
+}
+
+/// The body as text that any JSON reader takes where Go's takes the body: each byte that is not UTF-8, and each half
+/// of a surrogate pair written as an escape, becomes U+FFFD.
+fn go_text(body: &[u8]) -> String {
+    let mut text = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
+    }
+    if text.contains("\\u") { whole_pairs(&text) } else { text }
+}
+
+fn whole_pairs(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let taken = match (unit(rest), rest.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                out.push('\u{fffd}');
+                rest = &rest[6..];
+                continue;
+            }
+            // Another escape: the character after the backslash belongs to it.
+            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The UTF-16 unit that an escape at the front names.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,40 @@
 //! The admin port: GET `/live`, `/ready`, `/metrics` and `/status`, nothing that changes anything.
+//!
+//! | path | status | body |
+//! |---|---|---|
+//! | `/live` | 200 | `ok`: the runtime turns |
+//! | `/ready` | 200 or 503 | a line per dependency ([`crate::Readiness::report`]) |
+//! | `/metrics` | 200 | OpenMetrics text |
+//! | `/status` | 200 | JSON: version, uptime, readiness, dependencies, and every service's part |
+
+mod collect;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::Process;
+
+/// How long one connection may last: it carries one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many connections are served at a time; more wait to be accepted.
+const CONNECTIONS: usize = 128;
+/// How long to wait when accepting fails, as when no file descriptor is left.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// What [`crate::Metrics::encode`] writes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Report = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
@@ -22,7 +51,7 @@ impl std::fmt::Debug for Status {
 }
 
 impl Status {
-    /// Adds a field whose value is asked for at every request.
+    /// Adds a field whose value is asked for at every request. `report` must not call this `Status`.
     pub fn part(&self, name: &'static str, report: impl Fn() -> serde_json::Value + Send + Sync + 'static) {
         self.parts.lock().push((name, Box::new(report)));
     }
@@ -34,6 +63,85 @@ impl Status {
 }
 
 /// Binds the port and serves it until the process ends. Returns the address it got.
-pub(crate) async fn serve(_address: SocketAddr, _process: Arc<Process>) -> anyhow::Result<SocketAddr> {
-    anyhow::bail!("not served yet")
+///
+/// # Errors
+/// When the port cannot be bound.
+pub(crate) async fn serve(address: SocketAddr, process: Arc<Process>) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--admin is `{address}`: expected an address that can be bound"))?;
+    let bound = listener.local_addr()?;
+    process.metrics.collect(collect::Ours::new(process.readiness.clone()));
+    process.metrics.collect_unprefixed(collect::Proc);
+    tokio::spawn(accept(listener, router(process), PATIENCE));
+    Ok(bound)
 }
+
+async fn accept(listener: TcpListener, router: Router, patience: Duration) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = free.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin port cannot accept");
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(patience, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
+                Err(_) => tracing::debug!("admin connection took too long"),
+            }
+        });
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    process: Arc<Process>,
+    started: Instant,
+}
+
+fn router(process: Arc<Process>) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "ok" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(Shared { process, started: Instant::now() })
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    let readiness = &shared.process.readiness;
+    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, readiness.report())
+}
+
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], shared.process.metrics.encode())
+}
+
+async fn status(State(shared): State<Shared>) -> impl IntoResponse {
+    let process = &shared.process;
+    let dependencies: serde_json::Map<_, _> =
+        collect::dependencies(&process.readiness).into_iter().map(|(name, up)| (name.to_owned(), up.into())).collect();
+    Json(serde_json::json!({
+        "version": crate::VERSION,
+        "uptimeSeconds": shared.started.elapsed().as_secs(),
+        "ready": process.readiness.is_ready(),
+        "reason": process.readiness.report(),
+        "dependencies": dependencies,
+        "parts": process.status.report(),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

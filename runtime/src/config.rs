@@ -1,31 +1,46 @@
 //! Where settings come from: flag, then environment, then file, then default. Parsed and checked once, typed.
 //!
 //! A service describes its settings as clap arguments and, beside them, which key of goim's TOML files each one is
-//! ([`FileKeys`]). Any argument can also be set under `[imcluster]` by its name in camelCase.
+//! ([`FileKeys`]). Any argument can also be set under `[imcluster]` by its name in camelCase. What environment and file
+//! set is handed to clap as flags before the ones that were typed, so every check of clap's holds for all three.
 
-use std::ffi::OsString;
+mod argv;
+mod file;
+mod problem;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
+
+pub use argv::normalise;
+pub use secret::SecretFile;
 
 /// What every process has, whatever it serves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessConfig {
     /// A TOML file, goim's or ours. Flags and environment win over it.
     #[arg(long = "config", value_name = "FILE", env = "IMCLUSTER_CONFIG")]
-    pub file: Option<std::path::PathBuf>,
+    pub file: Option<PathBuf>,
     /// Where GET /live, /ready, /metrics and /status are served.
     #[arg(long, value_name = "HOST:PORT", env = "IMCLUSTER_ADMIN", default_value = "0.0.0.0:3131")]
     pub admin: SocketAddr,
     /// What to log: a level, or directives such as `info,comet=debug`.
-    #[arg(long, env = "IMCLUSTER_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "IMCLUSTER_LOG", default_value = "info", value_parser = crate::telemetry::check_filter)]
     pub log: String,
     /// Log as `plain` lines or as `json` objects.
-    #[arg(long, env = "IMCLUSTER_LOG_FORMAT", default_value = "plain")]
+    #[arg(long, value_name = "FORMAT", env = "IMCLUSTER_LOG_FORMAT", default_value = "plain")]
     pub log_format: LogFormat,
     /// Send traces to this OTLP/gRPC collector, such as `http://127.0.0.1:4317`.
-    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = url)]
     pub otlp_endpoint: Option<String>,
     /// The share of pushes that are traced, 0 to 1.
-    #[arg(long, env = "IMCLUSTER_TRACE_RATIO", default_value_t = 0.01)]
+    #[arg(long, value_name = "SHARE", env = "IMCLUSTER_TRACE_RATIO", default_value = "0.01", value_parser = share)]
     pub trace_ratio: f64,
 }
 
@@ -52,6 +67,8 @@ pub enum FileKey {
 /// A service's settings and the file keys that set them.
 pub trait FileKeys: clap::Args {
     /// Lower-case dotted key, such as `tcp.bind`, or a prefix ending in `.*`; and what it means. The most exact wins.
+    /// A list sets its argument once per element. Keys under a prefix each set it once, to `rest=value`, a list as
+    /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];
 }
 
@@ -66,7 +83,238 @@ pub enum ConfigError {
     Shown(String),
 }
 
-/// Rewrites goim's command line into ours: `-conf` is `--config`, one-dash names become `--name`, glog's flags go.
-pub fn normalise(argv: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    argv.into_iter().collect()
+impl ConfigError {
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Invalid(_) => 64,
+            Self::Shown(_) => 0,
+        }
+    }
 }
+
+/// Something to say about the settings once the log is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing to do.
+    Info(String),
+    /// Probably not what was meant.
+    Warn(String),
+}
+
+impl Notice {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        match self {
+            Self::Info(text) => tracing::info!("{text}"),
+            Self::Warn(text) => tracing::warn!("{text}"),
+        }
+    }
+}
+
+/// The settings of one sub-command.
+#[derive(Clone, Debug)]
+pub struct Loaded<C> {
+    /// What every process has.
+    pub process: ProcessConfig,
+    /// What this service has.
+    pub service: C,
+    /// What to log after [`crate::Process::start`].
+    pub notices: Vec<Notice>,
+}
+
+#[derive(clap::Parser)]
+struct Cli<C: clap::Args> {
+    #[command(flatten)]
+    service: C,
+    #[command(flatten)]
+    process: ProcessConfig,
+}
+
+/// Where the value of an argument was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Env(String),
+    File { path: PathBuf, key: String },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Env(name) => f.write_str(name),
+            Self::File { path, key } => write!(f, "{}: {key}", path.display()),
+        }
+    }
+}
+
+/// The command line of one sub-command as clap describes it.
+struct Reading<'a> {
+    command: Command,
+    keys: &'static [(&'static str, FileKey)],
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    places: BTreeMap<String, Place>,
+    notices: Vec<Notice>,
+}
+
+/// Reads the settings of the sub-command `command`; `argv` is what follows its name, `env` looks a variable up.
+///
+/// # Errors
+/// One line naming key, value and what was expected; or the text of `--help` and `--version`.
+pub fn load<C: FileKeys>(
+    command: &'static str,
+    about: &'static str,
+    argv: impl IntoIterator<Item = OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Loaded<C>, ConfigError> {
+    let (typed, notices) = normalise(argv);
+    let command = Cli::<C>::command()
+        .name(command)
+        .bin_name(format!("imcluster {command}"))
+        .about(about)
+        .long_about(None)
+        .version(crate::VERSION);
+    let mut reading = Reading { command, keys: C::KEYS, env, places: BTreeMap::new(), notices };
+    let args = reading.complete(&typed)?;
+    let parsed = flexible(reading.command.clone())
+        .try_get_matches_from(args)
+        .and_then(|mut matches| Cli::<C>::from_arg_matches_mut(&mut matches));
+    match parsed {
+        Ok(Cli { process, service }) => Ok(Loaded { process, service, notices: reading.notices }),
+        Err(error) => Err(problem::explain(&error, &reading)),
+    }
+}
+
+impl Reading<'_> {
+    /// What environment and file set, as flags, and then what was typed.
+    fn complete(&mut self, typed: &[OsString]) -> Result<Vec<OsString>, ConfigError> {
+        let with_name = |rest: &[OsString]| [&["imcluster".into()], rest].concat();
+        let given = flexible(self.command.clone())
+            .mut_args(|arg| arg.required(false))
+            .ignore_errors(true)
+            .try_get_matches_from(with_name(typed))
+            .map_err(|error| self.shown(&error, with_name(typed)))?;
+        let is_typed = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+        let path = if is_typed("file") {
+            given.get_one::<PathBuf>("file").cloned()
+        } else {
+            self.variable("IMCLUSTER_CONFIG").map(PathBuf::from)
+        };
+        let mut from_file = match &path {
+            Some(path) => file::read(path, &self.command, self.keys, &mut self.notices)?,
+            None => BTreeMap::new(),
+        };
+        let mut args: Vec<OsString> = vec!["imcluster".into()];
+        let arguments: Vec<Arg> = self.command.get_arguments().cloned().collect();
+        for (arg, long) in arguments.iter().filter_map(|arg| Some((arg, arg.get_long()?))) {
+            let id = arg.get_id().as_str();
+            let name = arg.get_env().and_then(OsStr::to_str);
+            let value = name.and_then(|name| Some((name, self.variable(name)?)));
+            let setting = from_file.remove(id);
+            let winner = match (is_typed(id), &value) {
+                (true, _) => Some(format!("--{long}")),
+                (false, Some((name, _))) => Some((*name).to_owned()),
+                (false, None) => None,
+            };
+            if let (Some(winner), Some(setting), Some(path)) = (&winner, &setting, &path) {
+                let (path, key) = (path.display(), &setting.key);
+                self.notices.push(Notice::Warn(format!("{winner} and {path}: {key} both set --{long}; {winner} wins")));
+            }
+            match (is_typed(id), value, setting) {
+                (true, ..) => {}
+                (false, Some((name, value)), _) => {
+                    args.push(flag(long, &value));
+                    self.places.insert(id.to_owned(), Place::Env(name.to_owned()));
+                }
+                (false, None, Some(setting)) => {
+                    args.extend(setting.values.iter().map(|value| flag(long, value.as_ref())));
+                    let path = path.clone().unwrap_or_default();
+                    self.places.insert(id.to_owned(), Place::File { path, key: setting.key });
+                }
+                (false, None, None) => {}
+            }
+        }
+        args.extend_from_slice(typed);
+        Ok(args)
+    }
+
+    /// A variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
+    /// Help as the command itself prints it, with variables and defaults.
+    fn shown(&self, error: &clap::Error, argv: Vec<OsString>) -> ConfigError {
+        let text = match self.command.clone().try_get_matches_from(argv) {
+            Err(error) if !error.use_stderr() => error.render().to_string(),
+            _ => error.render().to_string(),
+        };
+        ConfigError::Shown(text)
+    }
+
+    /// The argument that clap calls `--name <VALUE>`.
+    fn argument(&self, shown: &str) -> Option<&Arg> {
+        let long = shown.split([' ', '=', '[']).next()?.strip_prefix("--")?;
+        self.command.get_arguments().find(|arg| arg.get_long() == Some(long))
+    }
+}
+
+fn flag(long: &str, value: &OsStr) -> OsString {
+    let mut flag = OsString::from(format!("--{long}="));
+    flag.push(value);
+    flag
+}
+
+/// Booleans take `=true` and `=false`, as goim's do, and the environment is left to us.
+fn flexible(command: Command) -> Command {
+    command.mut_args(|arg| {
+        let arg = arg.env(None::<&str>);
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_parser(ValueParser::from(go_bool as fn(&str) -> Result<bool, String>))
+    })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let expected = "expected a number from 0 to 1";
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or(expected.to_owned())
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let expected = "expected a URL such as http://127.0.0.1:4317";
+    is_url.then(|| text.to_owned()).ok_or(expected.to_owned())
+}
+
+/// What Go's `strconv.ParseBool` takes.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+/// The `[imcluster]` key of an argument: its name in camelCase.
+fn camel(long: &str) -> String {
+    let mut words = long.split('-');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |mut name, word| {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+        name
+    })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::Invalid(format!("--config is `{}`: expected a file that can be read ({error})", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

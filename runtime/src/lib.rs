@@ -13,11 +13,15 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use metrics::Metrics;
 pub use readiness::{Condition, Readiness};
 pub use shutdown::Shutdown;
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Shutdown, readiness and metrics of one service of this process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +34,10 @@ pub struct Process {
     pub metrics: Metrics,
     /// Lines for `GET /status`.
     pub status: admin::Status,
+    /// Where the admin port is served, when it is.
+    pub admin: Option<SocketAddr>,
+    /// Where traces go.
+    pub telemetry: telemetry::Telemetry,
 }
 
 impl Process {
@@ -40,6 +48,8 @@ impl Process {
             readiness: Readiness::default(),
             metrics: Metrics::default(),
             status: admin::Status::default(),
+            admin: None,
+            telemetry: telemetry::Telemetry::default(),
         }
     }
 
@@ -53,10 +63,16 @@ impl Process {
     /// # Errors
     /// When the admin port cannot be bound or the exporter cannot be built.
     pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
-        telemetry::install(config)?;
-        let process = Self::quiet();
+        let mut process = Self { telemetry: telemetry::install(config)?, ..Self::quiet() };
         shutdown::on_signals(process.shutdown.clone())?;
-        admin::serve(config.admin, Arc::new(process.clone())).await?;
+        let address = admin::serve(config.admin, Arc::new(process.clone())).await?;
+        process.admin = Some(address);
+        tracing::info!(%address, "admin port is served");
         Ok(process)
+    }
+
+    /// The last thing a process does: sends the traces that are still here.
+    pub async fn end(&self) {
+        self.telemetry.flush().await;
     }
 }

@@ -25,10 +25,13 @@ fn read_one(reader: &mut Reader, mut frame: Vec<u8>) -> Result<Option<Vec<u8>>, 
 fn the_examples_of_the_rfc_are_read_and_written() {
     // RFC 6455 §5.7: "Hello", masked.
     let mut hello = vec![0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    let (event, used) = Reader { ..Reader::server(LIMIT) }.next(&mut hello).map(|found| {
-        let (event, used) = found.unwrap();
-        (matches!(event, Event::Message(b"Hello")), used)
-    }).unwrap();
+    let (event, used) = Reader { ..Reader::server(LIMIT) }
+        .next(&mut hello)
+        .map(|found| {
+            let (event, used) = found.unwrap();
+            (matches!(event, Event::Message(b"Hello")), used)
+        })
+        .unwrap();
     assert!(event);
     assert_eq!(used, 11);
     for (length, header) in
