@@ -91,8 +91,8 @@ pub struct Identity {
 /// Why a client is not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// The token is none.
-    #[error(transparent)]
+    /// The token is none. Says where, but not what stands there: whoever logs this must not log a token.
+    #[error("auth body: not the JSON of a token{}", place(.0))]
     Token(#[from] TokenError),
     /// The member has as many connections as it may.
     #[error("this member has {limit} connections already")]
@@ -278,6 +278,11 @@ async fn send(queue: &dyn PushQueue, mut record: PushMsg) -> Result<(), QueueErr
     record.created_ms = now_ms();
     let key = push::record_key(&record).into_owned().into();
     queue.send(NewRecord { key, value: record.encode_to_vec().into(), traceparent: None }).await.map(drop)
+}
+
+fn place(error: &TokenError) -> String {
+    let json = std::error::Error::source(error).and_then(|source| source.downcast_ref::<serde_json::Error>());
+    json.map_or_else(String::new, |error| format!(" (line {}, column {})", error.line(), error.column()))
 }
 
 fn expire(text: &str) -> Result<Duration, String> {
