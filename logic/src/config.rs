@@ -37,16 +37,22 @@ pub struct Config {
     /// "push/room" or "*", and optionally rate (pushes a second). Read again when it changes.
     #[arg(long, value_name = "FILE", env = "IMCLUSTER_PUSH_TOKENS", required_unless_present = "push_auth")]
     pub push_tokens: Option<PathBuf>,
+    /// Limits of the HTTP side.
     #[command(flatten)]
     pub http: HttpConfig,
+    /// What clients are told.
     #[command(flatten)]
     pub node: NodeConfig,
+    /// How long sessions live.
     #[command(flatten)]
     pub session: SessionConfig,
+    /// Where upstream packets go.
     #[command(flatten)]
     pub receive: ReceiveConfig,
+    /// Where sessions are.
     #[command(flatten)]
     pub redis: RedisConfig,
+    /// Where push records go.
     #[command(flatten)]
     pub kafka: KafkaConfig,
     /// Our region, for /status.
@@ -58,9 +64,9 @@ pub struct Config {
     /// The environment that GET /goim/nodes/instances names.
     #[arg(long, env = "DEPLOY_ENV", default_value = "")]
     pub deploy_env: String,
-    /// Our name, for /status; the machine's when absent.
-    #[arg(long)]
-    pub host: Option<String>,
+    /// Our name, for /status.
+    #[arg(long, default_value_t = hostname(), hide_default_value = true)]
+    pub host: String,
     /// Our weight among logics. Accepted as goim's; comets spread evenly.
     #[arg(long, env = "WEIGHT", default_value_t = 0, allow_negative_numbers = true)]
     pub weight: i64,
@@ -227,6 +233,11 @@ impl FileKeys for Config {
     ];
 }
 
+/// The machine's name, as the kernel has it.
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
 /// An address to listen on: `:3111`, goim's bare `3111`, or with a host.
 fn listen(text: &str) -> Result<String, String> {
     let expected = || format!("expected HOST:PORT or :PORT, not `{text}`");
@@ -386,7 +397,7 @@ mod tests {
         assert_eq!(config.redis.addr, ["127.0.0.1:6380"]);
         assert_eq!(config.session.expire, Duration::from_secs(600));
         assert_eq!((config.region.as_str(), config.zone.as_str(), config.deploy_env.as_str()), ("sh", "sh001", "dev"));
-        assert_eq!((config.weight, config.host.as_deref()), (10, Some("logic-1")));
+        assert_eq!((config.weight, config.host.as_str()), (10, "logic-1"));
     }
 
     #[test]

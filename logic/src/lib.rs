@@ -154,7 +154,7 @@ fn open_tokens(config: &Config) -> Result<Option<Tokens>, ConfigError> {
 /// What `GET /status` says of us.
 fn report(config: &Config, tokens: Option<Tokens>, process: &Process) {
     let logic = serde_json::json!({
-        "host": config.host.clone().unwrap_or_default(),
+        "host": config.host,
         "region": config.region,
         "zone": config.zone,
         "deploy_env": config.deploy_env,
