@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proto::kafka::KafkaConfig;
 use runtime::config::{FileKey, FileKeys};
 use runtime::duration;
 
 use crate::http::Network;
+use crate::receive::ReceiveConfig;
+use crate::session::SessionConfig;
+use crate::store::redis::RedisConfig;
 
 /// logic's settings.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,10 +37,24 @@ pub struct Config {
     /// "push/room" or "*", and optionally rate (pushes a second). Read again when it changes.
     #[arg(long, value_name = "FILE", env = "IMCLUSTER_PUSH_TOKENS", required_unless_present = "push_auth")]
     pub push_tokens: Option<PathBuf>,
+    /// Limits of the HTTP side.
     #[command(flatten)]
     pub http: HttpConfig,
+    /// What clients are told.
     #[command(flatten)]
     pub node: NodeConfig,
+    /// How long sessions live.
+    #[command(flatten)]
+    pub session: SessionConfig,
+    /// Where upstream packets go.
+    #[command(flatten)]
+    pub receive: ReceiveConfig,
+    /// Where sessions are.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Where push records go.
+    #[command(flatten)]
+    pub kafka: KafkaConfig,
     /// Our region, for /status.
     #[arg(long, env = "REGION", default_value = "")]
     pub region: String,
@@ -46,9 +64,9 @@ pub struct Config {
     /// The environment that GET /goim/nodes/instances names.
     #[arg(long, env = "DEPLOY_ENV", default_value = "")]
     pub deploy_env: String,
-    /// Our name, for /status; the machine's when absent.
-    #[arg(long)]
-    pub host: Option<String>,
+    /// Our name, for /status.
+    #[arg(long, default_value_t = hostname(), hide_default_value = true)]
+    pub host: String,
     /// Our weight among logics. Accepted as goim's; comets spread evenly.
     #[arg(long, env = "WEIGHT", default_value_t = 0, allow_negative_numbers = true)]
     pub weight: i64,
@@ -188,6 +206,8 @@ impl FileKeys for Config {
         // its sample file, would fail requests that go well there.
         ("httpserver.*", FileKey::NoEffect),
         ("httpserver.addr", FileKey::Arg("http_addr")),
+        ("kafka.brokers", FileKey::Arg("kafka_brokers")),
+        ("kafka.topic", FileKey::Arg("kafka_topic")),
         ("node.defaultdomain", FileKey::Arg("default_domain")),
         ("node.heartbeat", FileKey::Arg("heartbeat")),
         ("node.heartbeatmax", FileKey::Arg("heartbeat_max")),
@@ -196,11 +216,26 @@ impl FileKeys for Config {
         ("node.tcpport", FileKey::Arg("tcp_port")),
         ("node.wsport", FileKey::Arg("ws_port")),
         ("node.wssport", FileKey::Arg("wss_port")),
+        ("redis.active", FileKey::NoEffect),
+        ("redis.addr", FileKey::Arg("redis_addr")),
+        ("redis.auth", FileKey::Arg("redis_auth")),
+        ("redis.dialtimeout", FileKey::Arg("redis_dial_timeout")),
+        ("redis.expire", FileKey::Arg("redis_expire")),
+        ("redis.idle", FileKey::NoEffect),
+        ("redis.idletimeout", FileKey::NoEffect),
+        ("redis.network", FileKey::NoEffect),
+        ("redis.readtimeout", FileKey::Arg("redis_timeout")),
+        ("redis.writetimeout", FileKey::NoEffect),
         ("regions.*", FileKey::Arg("regions")),
         ("rpcclient.*", FileKey::NoEffect),
         ("rpcserver.*", FileKey::NoEffect),
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
+}
+
+/// The machine's name, as the kernel has it.
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// An address to listen on: `:3111`, goim's bare `3111`, or with a host.
@@ -223,6 +258,57 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+
+    /// A file as goim's users have it, every key of its documentation, none at its default.
+    const GOIM: &str = r#"
+        [discovery]
+        nodes = ["127.0.0.1:7171"]
+        [env]
+        region = "sh"
+        host = "logic-1"
+        [regions]
+        "bj" = ["北京", "天津"]
+        "sh" = ["上海"]
+        [node]
+        defaultDomain = "conn.example.org"
+        hostDomain = ".example.org"
+        heartbeat = "2m"
+        heartbeatMax = 3
+        tcpPort = 4101
+        wsPort = 4102
+        wssPort = 4103
+        regionWeight = 2.5
+        [backoff]
+        maxDelay = 301
+        baseDelay = 4
+        factor = 1.9
+        jitter = 0.4
+        [rpcServer]
+        network = "tcp"
+        addr = ":4119"
+        timeout = "1s"
+        [rpcClient]
+        dial = "1s"
+        timeout = "1s"
+        [httpServer]
+        network = "tcp"
+        addr = ":4111"
+        readTimeout = "1s"
+        writeTimeout = "1s"
+        [kafka]
+        topic = "t"
+        brokers = ["k1:9092", "k2:9092"]
+        [redis]
+        network = "tcp"
+        addr = "127.0.0.1:6380"
+        active = 60000
+        idle = 1024
+        dialTimeout = "200ms"
+        readTimeout = "500ms"
+        writeTimeout = "500ms"
+        idleTimeout = "120s"
+        expire = "10m"
+    "#;
 
     #[derive(Debug, Parser)]
     struct Program {
@@ -264,6 +350,66 @@ mod tests {
         assert_eq!((node.tcp_port, node.ws_port, node.wss_port), (3101, 3102, 3103));
         assert_eq!((node.heartbeat, node.heartbeat_max), (Duration::from_secs(240), 2));
         assert_eq!((node.max_delay, node.base_delay, node.factor, node.jitter), (300, 3, 1.8, 0.3));
+    }
+
+    #[test]
+    fn the_keys_of_every_part_are_taken() {
+        let parts = [crate::store::redis::FILE_KEYS, crate::queue::kafka::FILE_KEYS, crate::session::FILE_KEYS];
+        for key in parts.concat() {
+            assert!(Config::KEYS.contains(&key), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn goims_own_file_starts_logic_once_auth_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logic.toml");
+        std::fs::write(&path, GOIM).unwrap();
+        let argv = ["-conf", path.to_str().unwrap(), "-zone", "sh001", "-deploy.env=dev", "-weight=10", "-logtostderr"];
+        let none = |_: &str| None;
+        let load = |extra: &[&str]| {
+            let argv = argv.iter().chain(extra).map(std::ffi::OsString::from);
+            runtime::config::load::<Config>("logic", "", argv, &none)
+        };
+        let missing = load(&[]).unwrap_err();
+        assert_eq!(missing.exit_code(), 64);
+        let missing = missing.to_string();
+        for part in ["--auth", "imcluster.auth", "--push-auth", "imcluster.pushAuth", "--push-tokens"] {
+            assert!(missing.contains(part), "{part}: {missing}");
+        }
+        assert!(!missing.contains('\n'));
+
+        let config = load(&["--auth", "trust", "--push-auth", "none"]).unwrap().service;
+        assert_eq!((config.http_addr.as_str(), config.rpc_addr.as_str()), ("0.0.0.0:4111", "0.0.0.0:4119"));
+        let node = &config.node;
+        assert_eq!((node.default_domain.as_str(), node.host_domain.as_str()), ("conn.example.org", ".example.org"));
+        assert_eq!((node.tcp_port, node.ws_port, node.wss_port), (4101, 4102, 4103));
+        assert_eq!((node.heartbeat, node.heartbeat_max, node.region_weight), (Duration::from_secs(120), 3, 2.5));
+        assert_eq!((node.max_delay, node.base_delay, node.factor, node.jitter), (301, 4, 1.9, 0.4));
+        let mut regions = node.regions.clone();
+        regions.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(regions[0], region("bj=北京,天津").unwrap());
+        assert_eq!(regions[1], region("sh=上海").unwrap());
+        assert_eq!(
+            (config.kafka.topic.as_str(), &config.kafka.brokers[..]),
+            ("t", &["k1:9092".to_owned(), "k2:9092".into()][..])
+        );
+        assert_eq!(config.redis.addr, ["127.0.0.1:6380"]);
+        assert_eq!(config.session.expire, Duration::from_secs(600));
+        assert_eq!((config.region.as_str(), config.zone.as_str(), config.deploy_env.as_str()), ("sh", "sh001", "dev"));
+        assert_eq!((config.weight, config.host.as_str()), (10, "logic-1"));
+    }
+
+    #[test]
+    fn ours_in_a_file_are_set_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logic.toml");
+        let text = "[imcluster]\nauth = \"trust\"\npushAuth = \"none\"\ndrainDelay = \"1s\"\nnoPage = true\n";
+        std::fs::write(&path, text).unwrap();
+        let argv = ["--config", path.to_str().unwrap()].map(std::ffi::OsString::from);
+        let config = runtime::config::load::<Config>("logic", "", argv, &|_| None).unwrap().service;
+        assert_eq!((config.auth, config.push_auth), (Auth::Trust, Some(PushAuth::None)));
+        assert!(config.http.no_page && config.drain_delay == Duration::from_secs(1));
     }
 
     #[test]

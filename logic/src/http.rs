@@ -1,7 +1,7 @@
 //! The HTTP side: goim's API for backends, its description, and the page for people.
 //!
 //! A request is answered by what it names: a route of the API, else a file of the page, else gin's 404. The handlers are
-//! in [`api`]; here are connections, and what holds for every request.
+//! in `api`; here are connections, and what holds for every request.
 
 mod answer;
 mod api;

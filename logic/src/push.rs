@@ -169,7 +169,7 @@ fn record(kind: Type, operation: i32, msg: Bytes, options: &Options) -> PushMsg 
     PushMsg {
         r#type: kind.into(),
         operation,
-        msg: msg.into(),
+        msg,
         id: uuid::Uuid::now_v7().into_bytes().to_vec().into(),
         created_ms: millis(created),
         expires_ms: millis(expires),

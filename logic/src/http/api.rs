@@ -13,9 +13,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use proto::RoomId;
 use proto::comet::OnFull;
+use runtime::trace;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::answer::{self, BAD_REQUEST, Refusal, SERVER_ERROR};
 use super::client_ip::client_ip;
@@ -139,6 +141,8 @@ impl Api {
 
     async fn push(&self, route: Route, request: Request<Incoming>) -> Result<Response, Refusal> {
         let started = Instant::now();
+        let parent = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
+        let span = trace::push_span("push", parent);
         self.admit(route, request.headers())?;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let push = self.parameters(route, &query)?;
@@ -150,7 +154,7 @@ impl Api {
         };
         self.metrics.in_flight.inc();
         let _leave = Leave(&self.metrics);
-        let stored = timeout(self.limits.push_deadline, self.store(&push, msg)).await;
+        let stored = timeout(self.limits.push_deadline, self.store(&push, msg).instrument(span)).await;
         let kind = push.target.kind();
         let count = |result| self.metrics.pushes.get_or_create(&PushLabels { kind, result }).inc();
         let error = match stored {

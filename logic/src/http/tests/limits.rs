@@ -83,6 +83,13 @@ async fn more_keys_or_members_than_the_limit_are_413() {
 }
 
 #[tokio::test]
+async fn a_target_beyond_64_kib_is_414() {
+    let site = Site::start().await;
+    assert_eq!(site.post(&format!("{ALL}&x={}", "x".repeat(60_000)), b"m").await.status, 200);
+    assert_eq!(site.post(&format!("{ALL}&x={}", "x".repeat(66_000)), b"m").await.status, 414);
+}
+
+#[tokio::test]
 async fn more_pushes_at_a_time_than_the_limit_are_503() {
     let site = Site::with("--push-auth none --http-in-flight 1").await;
     *site.queue.mood.lock() = Mood::Hanging;
