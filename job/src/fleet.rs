@@ -157,7 +157,8 @@ impl Fleet {
         let mut inner = self.inner.lock();
         let mut listed: Vec<Arc<Seat>> = Vec::with_capacity(peers.len());
         for peer in peers {
-            let by_id = peer.id.as_ref().and_then(|id| inner.seats.iter().find(|seat| seat.name().as_ref() == Some(id)));
+            let by_id =
+                peer.id.as_ref().and_then(|id| inner.seats.iter().find(|seat| seat.name().as_ref() == Some(id)));
             let known = by_id.or_else(|| inner.seats.iter().find(|seat| seat.is_at(&peer.address))).cloned();
             if let Some(seat) = known.as_ref().filter(|seat| seat.is_at(&peer.address)) {
                 listed.push(seat.clone());
@@ -174,8 +175,8 @@ impl Fleet {
             seat.attach(&peer.address, client);
             listed.push(seat);
         }
-        for peer in peers {
-            peer.id.as_ref().is_some_and(|id| inner.forgotten.remove(id));
+        for id in peers.iter().filter_map(|peer| peer.id.as_ref()) {
+            inner.forgotten.remove(id);
         }
         for seat in &inner.seats {
             let is_listed = listed.iter().any(|other| Arc::ptr_eq(seat, other));

@@ -96,12 +96,8 @@ impl Queue {
     pub fn assign(&self, partition: &Arc<Partition>) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
-        let slot = Slot {
-            partition: partition.clone(),
-            lane: Lane::new(self.limits.batching),
-            claimed: false,
-            flight: None,
-        };
+        let slot =
+            Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
         inner.slots.insert(partition.number, slot);
         drop(inner);
         self.wake.notify_one();
