@@ -13,7 +13,7 @@ use proto::ServerId;
 use proto::peers::{Peer, Peers};
 use tokio::time::Instant;
 
-use crate::comet::queue::{Limits, Queue};
+use crate::comet::queue::{Limits, Pace, Queue};
 use crate::comet::{Comet, driver};
 use crate::metrics::Metrics;
 use crate::push::Partition;
@@ -110,6 +110,17 @@ pub struct View {
     /// Every comet that rooms and broadcasts go to.
     pub comets: Vec<Arc<Seat>>,
     by_id: HashMap<ServerId, Arc<Seat>>,
+}
+
+impl View {
+    /// Whether reading on would only lengthen queues: nobody who is owed something keeps up, and those who lag answer,
+    /// or there is nobody else. So a backlog is read at the pace of the comets instead of being dropped for them,
+    /// while one that hangs holds up nobody.
+    pub fn is_saturated(&self, now: Instant) -> bool {
+        let paces: Vec<Pace> = self.comets.iter().map(|seat| seat.queue.pace(now)).collect();
+        let nobody_else = !paces.is_empty() && paces.iter().all(|pace| matches!(pace, Pace::Lags | Pace::Hangs));
+        nobody_else || (paces.contains(&Pace::Lags) && !paces.contains(&Pace::KeepsUp))
+    }
 }
 
 /// All comets.

@@ -25,7 +25,7 @@ use crate::{Settings, serve};
 
 pub(crate) const LIMITS: Limits = Limits {
     batching: Batching { count: 20, bytes: 65_536, window: Duration::from_millis(20) },
-    backlog: 1 << 20,
+    backlog: 16 << 20,
     stall: Duration::from_secs(10),
 };
 
@@ -161,7 +161,12 @@ pub(crate) fn packets(call: &Call) -> Vec<String> {
 /// Waits until a comet took so many packets.
 pub(crate) async fn until(comet: &MemoryComet, count: usize) {
     let mut calls = comet.watch();
-    let enough = calls.wait_for(|calls| calls.iter().map(|call| packets(call).len()).sum::<usize>() >= count);
+    let (mut seen, mut taken) = (0, 0);
+    let enough = calls.wait_for(|calls| {
+        taken += calls[seen..].iter().map(|call| packets(call).len()).sum::<usize>();
+        seen = calls.len();
+        taken >= count
+    });
     let waited = tokio::time::timeout(Duration::from_secs(60), enough).await;
     assert!(waited.is_ok(), "took only {:?}", bodies(comet));
 }

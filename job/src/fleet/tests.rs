@@ -60,15 +60,28 @@ async fn a_comet_over_its_backlog_is_let_go_at_once() {
     let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
     let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
     b.set(Mood::Hangs);
-    let body = "x".repeat(100_000);
-    for _ in 0..11 {
+    let body = "x".repeat(900_000);
+    for _ in 0..20 {
         rig.room("a://1", &body);
     }
-    took(&a, 11).await;
+    took(&a, 20).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(rig.committed(), 11);
-    assert_eq!(dropped(&rig, "backlog"), 11);
+    assert_eq!(rig.committed(), 20);
+    assert_eq!(dropped(&rig, "backlog") + dropped(&rig, "let_go"), 20);
     assert_eq!(rig.count("imcluster_job_comet_queue_bytes"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_read_at_the_pace_of_the_comets_and_nothing_of_it_is_dropped() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    let body = "x".repeat(900_000);
+    for _ in 0..60 {
+        rig.room("a://1", &body);
+    }
+    took(&a, 60).await;
+    rig.until_committed(60).await;
+    assert_eq!(rig.count("imcluster_job_comets_let_go_total"), 0);
 }
 
 #[tokio::test(start_paused = true)]
