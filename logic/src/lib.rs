@@ -6,5 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod error;
+pub mod grpc;
+pub mod online;
 pub mod queue;
+pub mod receive;
+pub mod session;
 pub mod store;
