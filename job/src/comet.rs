@@ -11,7 +11,7 @@ pub mod queue;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use proto::comet::{BroadcastReq, BroadcastRoomReq, Id, Owner, PushMsgReq};
-use proto::delivery::{ClaimReq, ClaimReply, HelloReply, KickReq};
+use proto::delivery::{ClaimReply, ClaimReq, HelloReply, KickReq};
 use proto::{op, packet, protocol};
 
 use crate::push::{Partition, Target};
@@ -78,9 +78,7 @@ impl Call {
             Target::Keys(keys) => {
                 Self::Push(PushMsgReq { keys: keys.clone(), proto, proto_op: first.operation, ids, owner })
             }
-            Target::Kick(keys) => {
-                Self::Kick(KickReq { keys: keys.clone(), reason: kick_reason(&first.packet), owner })
-            }
+            Target::Kick(keys) => Self::Kick(KickReq { keys: keys.clone(), reason: kick_reason(&first.packet), owner }),
             Target::Room(room) => Self::Room(BroadcastRoomReq { room_id: room.to_string(), proto, ids, owner }),
             Target::All => {
                 let speed = batch[0].speed;

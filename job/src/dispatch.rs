@@ -19,6 +19,10 @@ use crate::room::Item;
 
 /// How long answers are waited for when a partition is to be given up.
 const REVOKE: Duration = Duration::from_millis(500);
+/// How long to wait when the comets are saturated.
+const SATURATED: Duration = Duration::from_millis(5);
+/// After so many bytes it is looked again whether they are.
+const CHECK: usize = 64 * 1024;
 /// How often offsets are committed.
 pub const COMMIT: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,8 @@ pub struct Dispatcher {
     metrics: Metrics,
     ours: HashMap<u32, Ours>,
     progress: Arc<Notify>,
+    /// Read, not dispatched yet: the comets are saturated.
+    inbox: VecDeque<Record>,
     stopping: bool,
 }
 
@@ -51,6 +57,7 @@ impl Dispatcher {
             metrics,
             ours: HashMap::new(),
             progress: Arc::default(),
+            inbox: VecDeque::new(),
             stopping: false,
         }
     }
@@ -75,7 +82,8 @@ impl Dispatcher {
             }
             let progress = self.progress.clone();
             tokio::select! {
-                event = self.source.next() => self.event(event, &queue).await,
+                event = self.source.next(), if self.inbox.is_empty() => self.event(event, &queue).await,
+                () = tokio::time::sleep(SATURATED), if !self.inbox.is_empty() => self.dispatch(),
                 () = progress.notified() => self.progressed(),
                 _ = tick.tick() => self.commit(),
                 () = &mut stop, if !self.stopping => {
@@ -102,13 +110,32 @@ impl Dispatcher {
             }
             Event::Assigned(partitions) => partitions.into_iter().for_each(|assignment| self.assigned(assignment)),
             Event::Revoked(revocation) => self.revoked(revocation).await,
-            Event::Records(records) if self.stopping => drop(records),
             Event::Records(records) => {
-                let view = self.fleet.view();
-                let (now, now_ms) = (Instant::now(), now_ms());
-                for record in records {
-                    self.take(record, &view, now, now_ms);
+                self.inbox.extend(records);
+                self.dispatch();
+            }
+        }
+    }
+
+    /// Dispatches what was read until the comets are saturated.
+    fn dispatch(&mut self) {
+        if self.stopping {
+            // Not opened in any ledger, so not committed: the next owner reads it.
+            self.inbox.clear();
+        }
+        let view = self.fleet.view();
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let mut unchecked = CHECK;
+        while let Some(record) = self.inbox.front() {
+            unchecked += record.value.len();
+            if unchecked >= CHECK {
+                if view.is_saturated(now) {
+                    return;
                 }
+                unchecked = 0;
+            }
+            if let Some(record) = self.inbox.pop_front() {
+                self.take(record, &view, now, now_ms);
             }
         }
     }

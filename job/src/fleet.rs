@@ -13,7 +13,7 @@ use proto::ServerId;
 use proto::peers::{Peer, Peers};
 use tokio::time::Instant;
 
-use crate::comet::queue::{Limits, Queue};
+use crate::comet::queue::{Limits, Pace, Queue};
 use crate::comet::{Comet, driver};
 use crate::metrics::Metrics;
 use crate::push::Partition;
@@ -112,6 +112,17 @@ pub struct View {
     by_id: HashMap<ServerId, Arc<Seat>>,
 }
 
+impl View {
+    /// Whether reading on would only lengthen queues: nobody who is owed something keeps up, and those who lag answer,
+    /// or there is nobody else. So a backlog is read at the pace of the comets instead of being dropped for them,
+    /// while one that hangs holds up nobody.
+    pub fn is_saturated(&self, now: Instant) -> bool {
+        let paces: Vec<Pace> = self.comets.iter().map(|seat| seat.queue.pace(now)).collect();
+        let nobody_else = !paces.is_empty() && paces.iter().all(|pace| matches!(pace, Pace::Lags | Pace::Hangs));
+        nobody_else || (paces.contains(&Pace::Lags) && !paces.contains(&Pace::KeepsUp))
+    }
+}
+
 /// All comets.
 pub struct Fleet {
     inner: Mutex<Inner>,
@@ -157,7 +168,8 @@ impl Fleet {
         let mut inner = self.inner.lock();
         let mut listed: Vec<Arc<Seat>> = Vec::with_capacity(peers.len());
         for peer in peers {
-            let by_id = peer.id.as_ref().and_then(|id| inner.seats.iter().find(|seat| seat.name().as_ref() == Some(id)));
+            let by_id =
+                peer.id.as_ref().and_then(|id| inner.seats.iter().find(|seat| seat.name().as_ref() == Some(id)));
             let known = by_id.or_else(|| inner.seats.iter().find(|seat| seat.is_at(&peer.address))).cloned();
             if let Some(seat) = known.as_ref().filter(|seat| seat.is_at(&peer.address)) {
                 listed.push(seat.clone());
@@ -174,8 +186,8 @@ impl Fleet {
             seat.attach(&peer.address, client);
             listed.push(seat);
         }
-        for peer in peers {
-            peer.id.as_ref().is_some_and(|id| inner.forgotten.remove(id));
+        for id in peers.iter().filter_map(|peer| peer.id.as_ref()) {
+            inner.forgotten.remove(id);
         }
         for seat in &inner.seats {
             let is_listed = listed.iter().any(|other| Arc::ptr_eq(seat, other));

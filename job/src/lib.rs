@@ -17,6 +17,9 @@ pub mod metrics;
 pub mod push;
 pub mod room;
 
+#[cfg(test)]
+mod rig;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -113,19 +113,19 @@ impl Lane {
         group.items.push_back(item);
         group.bytes += size;
         let first = group.items.len() == 1;
-        let gathers = group.quiet_at.filter(|until| *until > now && !self.flushing);
-        match gathers {
+        let enough = group.items.len() >= self.batching.count || group.bytes >= self.batching.bytes;
+        let head = group.items[0].offset();
+        match group.quiet_at.filter(|until| *until > now && !self.flushing) {
             None if first => {
                 self.ready.insert(offset, order);
             }
-            Some(until) if group.items.len() >= self.batching.count || group.bytes >= self.batching.bytes => {
-                if self.gathering.remove(&(until, order.clone())) || first {
-                    self.ready.insert(group.items[0].offset(), order);
-                }
-            }
-            Some(until) if first => {
+            Some(until) if first && !enough => {
                 self.gathering.insert((until, order));
             }
+            Some(until) if enough && (self.gathering.remove(&(until, order.clone())) || first) => {
+                self.ready.insert(head, order);
+            }
+            // It is in its place already.
             _ => {}
         }
     }
@@ -140,9 +140,11 @@ impl Lane {
         while let Some(next) = group.items.front() {
             let fits = match items.first() {
                 None => true,
-                Some(first) => items.len() < self.batching.count
-                    && size + next.push.packet.len() <= self.batching.bytes
-                    && merges(first, next),
+                Some(first) => {
+                    items.len() < self.batching.count
+                        && size + next.push.packet.len() <= self.batching.bytes
+                        && merges(first, next)
+                }
             };
             if !fits {
                 break;

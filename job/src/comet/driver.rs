@@ -22,6 +22,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(3);
 
 type Open<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A call that ended: what it carried, when it was made, the keys that are not there.
+type Called = (Batch, Instant, Result<Vec<String>, CometError>);
 
 /// Who answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +47,7 @@ struct Driver {
 
 /// Serves one comet until it is gone.
 pub(crate) async fn drive(fleet: Arc<Fleet>, seat: Arc<Seat>, metrics: Metrics) {
-    let mut driver =
-        Driver { fleet, seat, metrics, known: None, last: None, failures: 0, ask_at: Instant::now() };
+    let mut driver = Driver { fleet, seat, metrics, known: None, last: None, failures: 0, ask_at: Instant::now() };
     driver.run().await;
     if driver.known.is_some() {
         driver.metrics.comets.dec();
@@ -55,8 +56,7 @@ pub(crate) async fn drive(fleet: Arc<Fleet>, seat: Arc<Seat>, metrics: Metrics) 
 
 impl Driver {
     async fn run(&mut self) {
-        let mut calls: FuturesUnordered<Open<(Batch, Instant, Result<Vec<String>, CometError>)>> =
-            FuturesUnordered::new();
+        let mut calls: FuturesUnordered<Open<Called>> = FuturesUnordered::new();
         let mut asking: Option<Open<Asked>> = None;
         let (mut client, mut version) = self.seat.client();
         let alarm = tokio::time::sleep(Duration::ZERO);
@@ -145,8 +145,8 @@ impl Driver {
                 batch.partition.fence();
             }
             Err(error) => {
-                let goim_has_no_kick = matches!(batch.items[0].push.target, Target::Kick(_))
-                    && error == CometError::Unimplemented;
+                let goim_has_no_kick =
+                    matches!(batch.items[0].push.target, Target::Kick(_)) && error == CometError::Unimplemented;
                 if !goim_has_no_kick {
                     let reason = Reason { reason: refusal(&error) };
                     self.metrics.undeliverable.get_or_create(&reason).inc_by(batch.items.len() as u64);
@@ -255,7 +255,7 @@ async fn ask(client: Arc<dyn Comet>, mut partitions: Vec<Arc<Partition>>) -> Ask
     Ok((Known::Ours(hello), partitions, fenced))
 }
 
-async fn send(client: Arc<dyn Comet>, batch: Batch, now: Instant) -> (Batch, Instant, Result<Vec<String>, CometError>) {
+async fn send(client: Arc<dyn Comet>, batch: Batch, now: Instant) -> Called {
     let call = Call::of(&batch.items, &batch.partition);
     let trace = batch.items.iter().find_map(|item| item.push.trace.as_ref()).map(|(_, parent)| parent.as_str());
     let result = client.send(call, trace).await;

@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 use crate::push::Partition;
 use crate::room::{Batching, Item, Lane};
 
+/// A comet that owes an answer for so long is silent.
+const SILENT: Duration = Duration::from_millis(500);
+
 /// When packets merge and when a comet is let go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -71,6 +74,19 @@ struct Inner {
     waiting_since: Option<Instant>,
 }
 
+/// How one comet keeps up with what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It is owed nothing, or little while it is silent: reading on or not makes no difference to it.
+    Idle,
+    /// It is owed less than a quarter of what it may be.
+    KeepsUp,
+    /// It is owed more, and answers.
+    Lags,
+    /// It is owed more and is silent.
+    Hangs,
+}
+
 #[derive(Debug)]
 struct Slot {
     partition: Arc<Partition>,
@@ -96,12 +112,8 @@ impl Queue {
     pub fn assign(&self, partition: &Arc<Partition>) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
-        let slot = Slot {
-            partition: partition.clone(),
-            lane: Lane::new(self.limits.batching),
-            claimed: false,
-            flight: None,
-        };
+        let slot =
+            Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
         inner.slots.insert(partition.number, slot);
         drop(inner);
         self.wake.notify_one();
@@ -306,6 +318,18 @@ impl Queue {
             }
         }
         self.wake.notify_one();
+    }
+
+    /// How it keeps up.
+    pub fn pace(&self, now: Instant) -> Pace {
+        let inner = self.inner.lock();
+        let is_silent = inner.waiting_since.is_none_or(|since| now >= since + SILENT);
+        match (inner.bytes > self.limits.backlog / 4, is_silent) {
+            (true, true) => Pace::Hangs,
+            (true, false) => Pace::Lags,
+            (false, true) => Pace::Idle,
+            (false, false) => Pace::KeepsUp,
+        }
     }
 
     /// Bytes and records owed, and the state.
