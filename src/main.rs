@@ -4,7 +4,7 @@
 
 mod standalone;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -45,7 +45,6 @@ fn main() -> ExitCode {
         Some("comet") => start("comet", "holds the connections", argv, comet),
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
-        Some("bench") => bench(argv),
         _ => failed(&ConfigError::Invalid(format!(
             "unknown command `{}`: expected standalone, comet, logic, job or bench",
             command.to_string_lossy()
@@ -61,8 +60,7 @@ async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
 }
 
 async fn logic(config: logic::Config, process: Process) -> anyhow::Result<()> {
-    config.check()?;
-    let listeners = logic::Listeners::bind(&config)?;
+    let listeners = logic::Listeners::bind(&config).await?;
     let store = logic::store::redis::RedisStore::start(&config.redis, &process)?;
     let queue = logic::queue::kafka::KafkaQueue::start(&config.kafka, &process)?;
     logic::run(config, listeners, Arc::new(store), Arc::new(queue), process).await
@@ -91,19 +89,6 @@ fn start<C: FileKeys>(
         process.end().await;
         ended
     })
-}
-
-fn bench(argv: Vec<OsString>) -> ExitCode {
-    let named = std::iter::once(OsStr::new("imcluster bench").to_owned()).chain(argv);
-    match <e2e::bench::Config as clap::Parser>::try_parse_from(named) {
-        Ok(config) => finish(e2e::bench::run(config)),
-        Err(error) => {
-            let shown = !error.use_stderr();
-            // Nobody is left to tell when the terminal is gone.
-            let _gone = error.print();
-            if shown { ExitCode::SUCCESS } else { ExitCode::from(64) }
-        }
-    }
 }
 
 fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {

@@ -62,8 +62,8 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let token = (!config.bind.is_loopback()).then(PushToken::make).transpose()?;
 
     let logic = logic_config(&config, token.as_ref())?;
-    let logic_ports = logic::Listeners::bind(&logic)?;
-    let (http, logic_grpc) = (logic_ports.http_address(), logic_ports.grpc_address());
+    let logic_ports = logic::Listeners::bind(&logic).await?;
+    let (http, logic_grpc) = (logic_ports.http_addr()?, logic_ports.rpc_addr()?);
     let comet = comet_config(&config, logic_grpc)?;
     let comet_ports = comet::Listeners::bind(&comet)?;
     let client = |kind| comet_ports.address(kind).context("both client ports are bound");

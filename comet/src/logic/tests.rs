@@ -120,8 +120,8 @@ impl logic_server::Logic for Served {
         if let Some((code, text)) = self.answer {
             return Err(Status::new(code, text));
         }
-        let ConnectReq { server, cookie, token, address } = request.into_inner();
-        assert_eq!(server, "comet-1");
+        let ConnectReq { server, cookie, token, address, incarnation } = request.into_inner();
+        assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
         let identity = self.twin.connect(&cookie, token, address.parse().unwrap()).await.map_err(status)?;
         Ok(Response::new(ConnectReply {
             mid: identity.mid.0,
@@ -136,16 +136,16 @@ impl logic_server::Logic for Served {
     }
 
     async fn disconnect(&self, request: Request<DisconnectReq>) -> Result<Response<DisconnectReply>, Status> {
-        let DisconnectReq { mid, key, server } = request.into_inner();
-        assert_eq!(server, "comet-1");
+        let DisconnectReq { mid, key, server, incarnation } = request.into_inner();
+        assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
         let has = self.twin.disconnect(Mid(mid), &key.into()).await.map_err(status)?;
         Ok(Response::new(DisconnectReply { has }))
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatReq>) -> Result<Response<HeartbeatReply>, Status> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let HeartbeatReq { mid, key, server } = request.into_inner();
-        assert_eq!(server, "comet-1");
+        let HeartbeatReq { mid, key, server, incarnation } = request.into_inner();
+        assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
         self.twin.heartbeat(Mid(mid), &key.into()).await.map_err(status)?;
         Ok(Response::new(HeartbeatReply {}))
     }
