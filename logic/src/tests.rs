@@ -72,7 +72,7 @@ async fn a_session_made_over_grpc_is_pushed_to_over_http() {
 
 #[tokio::test]
 async fn told_to_stop_it_is_unready_still_serves_for_the_delay_and_flushes_the_queue_last() {
-    let running = start("--push-auth none --drain-delay 2s").await;
+    let running = start("--push-auth none --drain-delay 4s").await;
     assert!(running.process.readiness.is_ready());
     running.process.shutdown.begin();
     let deadline = Instant::now() + Duration::from_secs(60);

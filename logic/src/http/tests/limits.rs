@@ -156,15 +156,17 @@ async fn told_to_stop_it_ends_requests_in_flight_and_takes_no_more() {
     let mut site = Site::start().await;
     let mut idle = TcpStream::connect(site.address).await.unwrap();
     let mut busy = TcpStream::connect(site.address).await.unwrap();
-    let head = format!("POST {ALL} HTTP/1.1\r\nHost: l\r\nContent-Length: 2\r\n\r\nm");
+    let head = format!("POST {ALL} HTTP/1.1\r\nHost: l\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     busy.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    busy.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n"); // so the head is read
     eventually("both are in", || site.api.metrics.connections.get() == 2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await; // the head is read
     site.stop.take().unwrap().send(()).unwrap();
     let mut rest = Vec::new();
     let _reset = idle.read_to_end(&mut rest).await; // an idle connection is closed at once
     assert!(TcpStream::connect(site.address).await.is_err());
-    busy.write_all(b"m").await.unwrap();
+    busy.write_all(b"mm").await.unwrap();
     assert_eq!(client::read(&mut busy).await.status, 200);
     (&mut site.task).await.unwrap();
     assert_eq!(site.queue.pushed().len(), 1);
