@@ -74,7 +74,10 @@ fn drain(receivers: Vec<TcpStream>, stop: &AtomicBool, pinned: bool) {
 }
 
 fn pairs(connections: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
-    anyhow::ensure!((1..=9500).contains(&connections), "--connections {connections}: expected 1 to 9500, both ends are ours");
+    anyhow::ensure!(
+        (1..=9500).contains(&connections),
+        "--connections {connections}: expected 1 to 9500, both ends are ours"
+    );
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address: SocketAddr = listener.local_addr()?;
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
