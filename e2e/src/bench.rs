@@ -9,6 +9,8 @@ pub mod push;
 pub mod stream;
 pub mod suite;
 
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Measures a running comet (load), the kernel (floor), or everything that `make bench` reports (suite).
@@ -30,7 +32,7 @@ enum Command {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Floor {
-    /// How many connections; both ends are this process, so at most 9500 under 20 000 open files.
+    /// How many connections; beyond 9000 the receiving ends are a process of their own.
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     connections: usize,
     /// For how long.
@@ -39,6 +41,9 @@ struct Floor {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Be the receiving ends: connect there, read everything, end when the other side does.
+    #[arg(long, value_name = "HOST:PORT", hide = true)]
+    drain: Option<SocketAddr>,
 }
 
 /// Runs what was asked for.
@@ -49,7 +54,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     match config.command {
         Command::Load(load) => load.run().await,
         Command::Suite(suite) => suite.run().await,
-        Command::Floor(Floor { connections, duration, json }) => {
+        Command::Floor(Floor { connections, drain: Some(sender), .. }) => {
+            let drain = move || floor::drain(sender, connections, &AtomicBool::new(false), cost::cores() > 1);
+            tokio::task::spawn_blocking(drain).await?
+        }
+        Command::Floor(Floor { connections, duration, json, drain: None }) => {
             let cost = tokio::task::spawn_blocking(move || floor::measure(connections, duration)).await??;
             if json {
                 println!("{}", serde_json::json!({ "connections": connections, "cpu_us_per_send": cost }));

@@ -79,7 +79,7 @@ impl Suite {
 
     async fn once(&self, run: u8, runs: u8, stack: Option<&Stack>, table: &mut Table) -> anyhow::Result<()> {
         let say = |what: &str| eprintln!("run {run} of {runs}: {what}");
-        for connections in [1000, 9500] {
+        for connections in [1000, 10_000] {
             say(&format!("the floor, {connections} connections"));
             let window = self.window(5);
             let cost = tokio::task::spawn_blocking(move || floor::measure(connections, window)).await??;

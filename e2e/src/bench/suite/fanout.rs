@@ -27,7 +27,7 @@ pub(super) async fn measure(suite: &Suite, members: u32, table: &mut Table) -> a
     let farm = Farm::connect(gateway.plan("ws", clients, 1, 1)?).await?;
     let comet = gateway.grpc.address();
     let report = measure::one_at_a_time(farm, comet, &schedule(1, 1), u64::from(clients), &watched).await?;
-    let floor = if members < 5000 { 1000 } else { 9500 };
+    let floor = if members < 5000 { 1000 } else { 10_000 };
     table.beside(&format!("{name}, one at a time"), "µs CPU/delivery", report.processes[0].cpu_us_per_delivery, floor);
     table.clean(&format!("{name}, one at a time"), &report);
 
