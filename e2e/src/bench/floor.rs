@@ -27,7 +27,7 @@ const ALONE: usize = 9000;
 pub fn measure(connections: usize, window: Duration) -> anyhow::Result<f64> {
     let most = ALONE * 2;
     anyhow::ensure!((1..=most).contains(&connections), "--connections {connections}: expected 1 to {most}");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = listen()?;
     let address = listener.local_addr()?;
     let pinned = cost::cores() > 1;
     let stop = Arc::new(AtomicBool::new(false));
@@ -111,6 +111,14 @@ fn drain_elsewhere(address: SocketAddr, connections: usize) -> anyhow::Result<Ch
     let mut command = Command::new(crate::program::binary()?);
     command.args(["bench", "floor", "--drain", &address.to_string(), "--connections", &connections.to_string()]);
     command.spawn().context("starting the receiving process")
+}
+
+/// With a queue that holds everybody: std's is 128 long, and who finds it full tries again after a second.
+fn listen() -> anyhow::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 fn accept(
