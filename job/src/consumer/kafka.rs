@@ -24,7 +24,7 @@ use super::{Event, Source};
 use member::Member;
 
 /// What delivery rests on; `--kafka-set` cannot touch most of it.
-const FIXED: [(&str, &str); 9] = [
+const FIXED: [(&str, &str); 10] = [
     ("group.protocol", "classic"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "6000"),
@@ -35,6 +35,8 @@ const FIXED: [(&str, &str); 9] = [
     // A record is handed over as soon as it is there.
     ("fetch.wait.max.ms", "100"),
     ("fetch.min.bytes", "1"),
+    // New partitions are found this soon; they start at their first record, so nothing is missed meanwhile.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 /// Bounds on what is fetched ahead, in KiB and messages of all partitions.
 const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")];
