@@ -76,7 +76,10 @@ async fn a_missing_topic_is_named_and_found_when_it_appears() {
     let process = Process::quiet();
     let queue = start(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "later"], &process);
     eventually(SOON, "the topic to be missed", || async {
-        process.readiness.report().contains("topic `later` does not exist: create it, or name another with --kafka-topic")
+        process
+            .readiness
+            .report()
+            .contains("topic `later` does not exist: create it, or name another with --kafka-topic")
     })
     .await
     .unwrap();

@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status};
 use super::*;
 use crate::delivery::delivery_client::DeliveryClient;
 use crate::delivery::delivery_server::{Delivery, DeliveryServer};
-use crate::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq};
+use crate::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
 
 /// Notes the traces it sees; answers hello, never a claim.
 #[derive(Clone, Default)]
@@ -26,6 +26,10 @@ impl Delivery for Fake {
 
     async fn claim(&self, _: Request<ClaimReq>) -> Result<Response<ClaimReply>, Status> {
         std::future::pending().await
+    }
+
+    async fn kick(&self, _: Request<KickReq>) -> Result<Response<KickReply>, Status> {
+        Ok(Response::new(KickReply {}))
     }
 }
 
