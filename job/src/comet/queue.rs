@@ -70,6 +70,8 @@ struct Inner {
     timers: BTreeSet<(Instant, u32)>,
     bytes: usize,
     items: usize,
+    /// Whether the comet may not have been told of some partition.
+    unclaimed: bool,
     /// Since when it is owed something without having answered.
     waiting_since: Option<Instant>,
 }
@@ -115,6 +117,7 @@ impl Queue {
         let slot =
             Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
         inner.slots.insert(partition.number, slot);
+        inner.unclaimed = true;
         drop(inner);
         self.wake.notify_one();
     }
@@ -262,6 +265,9 @@ impl Queue {
     /// Assigned partitions that this comet has not been told of.
     pub fn unclaimed(&self) -> Vec<Arc<Partition>> {
         let inner = self.inner.lock();
+        if !inner.unclaimed {
+            return vec![];
+        }
         inner.slots.values().filter(|slot| !slot.claimed).map(|slot| slot.partition.clone()).collect()
     }
 
@@ -276,11 +282,14 @@ impl Queue {
                 inner.poked.push_back(partition.number);
             }
         }
+        inner.unclaimed = inner.slots.values().any(|slot| !slot.claimed);
     }
 
     /// It may have forgotten what it was told.
     pub fn unclaim(&self) {
-        self.inner.lock().slots.values_mut().for_each(|slot| slot.claimed = false);
+        let mut inner = self.inner.lock();
+        inner.slots.values_mut().for_each(|slot| slot.claimed = false);
+        inner.unclaimed = true;
     }
 
     /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
