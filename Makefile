@@ -22,7 +22,7 @@ test: ## everything, with what it needs installed; ends in one line of counts
 	@.ci/test
 
 bench: ## the figures of the README, measured here
-	cargo build --release -p imcluster -p e2e --bins && $(BIN)/neighbours imcluster bench report --kafka {kafka} --redis {redis}
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
 image: ## the container image imcluster:dev
 	docker build --tag imcluster:dev .

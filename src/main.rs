@@ -4,7 +4,7 @@
 
 mod standalone;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Some("comet") => start("comet", "holds the connections", argv, comet),
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
+        Some("bench") => bench(argv),
         _ => failed(&ConfigError::Invalid(format!(
             "unknown command `{}`: expected standalone, comet, logic, job or bench",
             command.to_string_lossy()
@@ -89,6 +90,27 @@ fn start<C: FileKeys>(
         process.end().await;
         ended
     })
+}
+
+/// `imcluster bench`.
+#[derive(clap::Parser)]
+#[command(name = "imcluster bench", version)]
+struct Bench {
+    #[command(flatten)]
+    config: e2e::bench::Config,
+}
+
+fn bench(argv: Vec<OsString>) -> ExitCode {
+    let named = std::iter::once(OsStr::new("imcluster bench").to_owned()).chain(argv);
+    match <Bench as clap::Parser>::try_parse_from(named) {
+        Ok(bench) => finish(e2e::bench::run(bench.config)),
+        Err(error) => {
+            let shown = !error.use_stderr();
+            // Nobody is left to tell when the terminal is gone.
+            let _gone = error.print();
+            if shown { ExitCode::SUCCESS } else { ExitCode::from(64) }
+        }
+    }
 }
 
 fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {

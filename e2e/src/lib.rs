@@ -1,8 +1,8 @@
-//! The whole thing: the real neighbours on loopback, the real program between them, and what tests and benchmarks need
-//! to load it and judge it.
+//! The whole thing: the real neighbours on loopback, the real program between them, and what tests need to watch both.
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
 //! body. [`bench`] is `imcluster bench`.
 

@@ -1,6 +1,6 @@
-//! The one door to the operating system that std has no words for: clocks and cores.
+//! The one door to the operating system that std has no words for: clocks, cores and limits.
 //!
-//! Everything `unsafe` of this crate is here: four calls into libc that only write to memory we hand them.
+//! Everything `unsafe` of this crate is here: calls into libc that only touch memory we hand them.
 
 #![allow(unsafe_code)]
 
@@ -51,6 +51,25 @@ pub fn pin(thread: u32, core: usize) -> std::io::Result<()> {
     }
 }
 
+/// Sets how many files a process may open, within what it was allowed at most; returns how many it could before.
+///
+/// # Errors
+/// When there is no such process, or it may not have so many.
+pub fn limit_files(pid: u32, files: u64) -> std::io::Result<u64> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: with no new limit the call only fills in `limit`, which outlives it.
+    if unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limit) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let before = std::mem::replace(&mut limit.rlim_cur, files);
+    // SAFETY: `limit` is valid and only read; the old limit is not asked for.
+    match unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) } {
+        0 => Ok(before),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +83,14 @@ mod tests {
         }
         assert!(monotonic() > wall);
         assert!(thread_cpu() > cpu);
+    }
+
+    #[test]
+    fn the_limit_of_files_is_set_and_told() {
+        let me = std::process::id();
+        let before = limit_files(me, 1000).unwrap();
+        assert_eq!(limit_files(me, before).unwrap(), 1000);
+        assert!(limit_files(u32::MAX, 1).is_err());
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub enum Fault {
     Refuse,
 }
 
+#[derive(Clone)]
 pub struct ScriptedComet {
     address: SocketAddr,
     pushes: broadcast::Sender<Stamp>,
@@ -41,7 +42,7 @@ impl ScriptedComet {
     pub async fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (pushes, _) = broadcast::channel(1024);
+        let (pushes, _) = broadcast::channel(1 << 16);
         let heartbeats = Arc::<AtomicU64>::default();
         let (sender, counter) = (pushes.clone(), heartbeats.clone());
         tokio::spawn(async move {
@@ -57,7 +58,11 @@ impl ScriptedComet {
     }
 
     pub fn push(&self, run: u32, stream: u32, number: u32, due: Duration) {
-        self.pushes.send(Stamp { run, stream, number, due }).unwrap();
+        self.give(Stamp { run, stream, number, due });
+    }
+
+    pub fn give(&self, stamp: Stamp) {
+        self.pushes.send(stamp).unwrap();
     }
 
     pub fn heartbeats(&self) -> u64 {

@@ -76,7 +76,10 @@ async fn a_missing_topic_is_named_and_found_when_it_appears() {
     let process = Process::quiet();
     let queue = start(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "later"], &process);
     eventually(SOON, "the topic to be missed", || async {
-        process.readiness.report().contains("topic `later` does not exist: create it, or name another with --kafka-topic")
+        process
+            .readiness
+            .report()
+            .contains("topic `later` does not exist: create it, or name another with --kafka-topic")
     })
     .await
     .unwrap();
@@ -144,8 +147,11 @@ async fn tls_with_plain_and_scram_and_client_certificates_are_let_in_and_a_wrong
     let process = Process::quiet();
     let flags = sasl(secure.plain(), &secure.plain().user_file);
     let _queue = start(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &process);
-    eventually(SOON, "the refusal to show", || async { process.readiness.report().contains("uthentication") })
-        .await
-        .unwrap();
+    eventually(SOON, "the refusal to show", || async {
+        let report = process.readiness.report();
+        if report.contains("uthentication") { Ok(()) } else { Err(report) }
+    })
+    .await
+    .unwrap();
     assert!(!process.readiness.is_ready());
 }

@@ -218,7 +218,5 @@ async fn an_outage_is_an_error_and_ends_by_itself() {
     })
     .await
     .unwrap();
-    eventually(SOON, "the outage to be over", || async { process.readiness.report() == "redis: ok\n" })
-        .await
-        .unwrap();
+    eventually(SOON, "the outage to be over", || async { process.readiness.report() == "redis: ok\n" }).await.unwrap();
 }

@@ -60,17 +60,17 @@ pub struct Config {
     )]
     pub flush: Duration,
     /// goim's region of this process; has no effect on job.
-    #[arg(long, env = "REGION", default_value = "", hide = true)]
-    pub region: String,
+    #[arg(long, env = "REGION", hide = true)]
+    pub region: Option<String>,
     /// goim's zone of this process; job serves the comets of every zone.
-    #[arg(long, env = "ZONE", default_value = "", hide = true)]
-    pub zone: String,
+    #[arg(long, env = "ZONE", hide = true)]
+    pub zone: Option<String>,
     /// goim's deployment environment; has no effect.
-    #[arg(long, env = "DEPLOY_ENV", default_value = "", hide = true)]
-    pub deploy_env: String,
+    #[arg(long, env = "DEPLOY_ENV", hide = true)]
+    pub deploy_env: Option<String>,
     /// goim's name of this process; job has none.
-    #[arg(long, default_value = "", hide = true)]
-    pub host: String,
+    #[arg(long, hide = true)]
+    pub host: Option<String>,
 }
 
 impl FileKeys for Config {
@@ -105,3 +105,6 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,13 +30,15 @@ pub fn rss(pid: u32) -> anyhow::Result<u64> {
 /// Reads `name:  n kB`, in bytes.
 fn field(path: &str, name: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{path}: is that process running?"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{path} has no {name}"))?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{path} has no {name}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-/// How many cores we may use.
+/// How many cores the machine has, also when we keep ourselves to one of them.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    let list = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    list.lines().filter(|line| line.starts_with("processor")).count().max(1)
 }
 
 /// Cores, memory and kernel, in one line.

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,18 +17,28 @@ const BYTES: usize = 80;
 /// Rounds between two looks at the clock need at least this many sends.
 const SLICE: usize = 1000;
 
-/// CPU microseconds per send.
+/// Connections whose both ends fit in one process of 20 000 open files.
+const ALONE: usize = 9000;
+
+/// CPU microseconds per send. Beyond 9 000 connections the receivers are another `imcluster` process.
 ///
 /// # Errors
 /// When the connections cannot be made or a receiver does not keep up with a full buffer.
 pub fn measure(connections: usize, window: Duration) -> anyhow::Result<f64> {
-    let (senders, receivers) = pairs(connections)?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let most = ALONE * 2;
+    anyhow::ensure!((1..=most).contains(&connections), "--connections {connections}: expected 1 to {most}");
+    let listener = listen()?;
+    let address = listener.local_addr()?;
     let pinned = cost::cores() > 1;
-    let drain = std::thread::spawn({
+    let stop = Arc::new(AtomicBool::new(false));
+    let drain = if connections > ALONE {
+        let mut child = drain_elsewhere(address, connections)?;
+        std::thread::spawn(move || drop(child.wait()))
+    } else {
         let stop = stop.clone();
-        move || drain(receivers, &stop, pinned)
-    });
+        std::thread::spawn(move || drop(drain(address, connections, &stop, pinned)))
+    };
+    let senders = accept(&listener, connections, &drain)?;
     let sender = std::thread::spawn(move || {
         if pinned {
             os::pin(0, 0).context("pinning the sender to core 0")?;
@@ -47,7 +58,7 @@ fn send(senders: &[TcpStream], window: Duration) -> anyhow::Result<f64> {
     while start.elapsed() < window {
         for _ in 0..rounds {
             for mut sender in senders {
-                sender.write_all(&bytes).context("a receiver does not keep up")?;
+                sender.write_all(&bytes).context("sending to a receiver")?;
                 sends += 1;
             }
         }
@@ -55,38 +66,83 @@ fn send(senders: &[TcpStream], window: Duration) -> anyhow::Result<f64> {
     Ok((os::thread_cpu() - cpu).as_secs_f64() * 1e6 / sends as f64)
 }
 
-/// Reads everything away, connection after connection, without sleeping: a full buffer would stop the sender.
-fn drain(receivers: Vec<TcpStream>, stop: &AtomicBool, pinned: bool) {
+/// Connects, then reads everything away, connection after connection, until told to stop or all are closed.
+///
+/// # Errors
+/// When there are not so many connections to be had.
+pub fn drain(address: SocketAddr, connections: usize, stop: &AtomicBool, pinned: bool) -> anyhow::Result<()> {
     // Without a second core both share one, and the figure says so by being higher.
     let _ = pinned && os::pin(0, 1).is_ok();
+    let receivers = (0..connections).map(|_| {
+        let receiver = TcpStream::connect(address).context("connecting to the sender")?;
+        receiver.set_nonblocking(true)?;
+        Ok(receiver)
+    });
+    let receivers = receivers.collect::<anyhow::Result<Vec<_>>>()?;
     let mut buffer = vec![0; 64 * 1024];
     while !stop.load(Ordering::SeqCst) {
-        let mut idle = true;
+        let (mut idle, mut closed) = (true, 0);
         for mut receiver in &receivers {
-            while matches!(receiver.read(&mut buffer), Ok(read) if read == buffer.len()) {
-                idle = false;
+            loop {
+                match receiver.read(&mut buffer) {
+                    Ok(0) => closed += 1,
+                    Ok(read) if read == buffer.len() => {
+                        idle = false;
+                        continue;
+                    }
+                    Ok(_) => idle = false,
+                    Err(_) => {}
+                }
+                break;
             }
+        }
+        if closed == receivers.len() {
+            return Ok(());
         }
         if idle {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+    Ok(())
 }
 
-fn pairs(connections: usize) -> anyhow::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
-    anyhow::ensure!((1..=9500).contains(&connections), "--connections {connections}: expected 1 to 9500, both ends are ours");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address: SocketAddr = listener.local_addr()?;
-    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for _ in 0..connections {
-        let receiver = TcpStream::connect(address).context("connecting to ourselves")?;
-        receiver.set_nonblocking(true)?;
-        receivers.push(receiver);
-        let (sender, _) = listener.accept()?;
-        sender.set_nodelay(true)?;
-        senders.push(sender);
+/// The other half as a process of its own, which ends when we close.
+fn drain_elsewhere(address: SocketAddr, connections: usize) -> anyhow::Result<Child> {
+    let mut command = Command::new(crate::program::binary()?);
+    command.args(["bench", "floor", "--drain", &address.to_string(), "--connections", &connections.to_string()]);
+    command.spawn().context("starting the receiving process")
+}
+
+/// With a queue that holds everybody: std's is 128 long, and who finds it full tries again after a second.
+fn listen() -> anyhow::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+fn accept(
+    listener: &TcpListener,
+    connections: usize,
+    receivers: &std::thread::JoinHandle<()>,
+) -> anyhow::Result<Vec<TcpStream>> {
+    listener.set_nonblocking(true)?;
+    let mut senders = Vec::with_capacity(connections);
+    while senders.len() < connections {
+        match listener.accept() {
+            Ok((sender, _)) => {
+                sender.set_nonblocking(false)?;
+                sender.set_nodelay(true)?;
+                senders.push(sender);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                anyhow::ensure!(!receivers.is_finished(), "the receivers ended after {} connections", senders.len());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok((senders, receivers))
+    Ok(senders)
 }
 
 #[cfg(test)]

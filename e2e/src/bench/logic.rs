@@ -1,8 +1,6 @@
 //! A stand-in for logic: answers Connect from the token alone and remembers nothing. Good for figures about a comet
 //! only, which says nothing of sessions.
 
-use std::net::SocketAddr;
-
 use anyhow::Context;
 use proto::logic::logic_server::{Logic, LogicServer};
 use proto::logic::{
@@ -13,12 +11,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
 
+use crate::ports::Port;
+
 /// Nanoseconds without op 2 after which comet closes: longer than any measurement.
 const SESSION: i64 = 3600 * 1_000_000_000;
 
 /// A Logic server on loopback until it is dropped.
 pub struct StandInLogic {
-    address: SocketAddr,
+    port: Port,
     task: JoinHandle<()>,
 }
 
@@ -28,8 +28,8 @@ impl StandInLogic {
     /// # Errors
     /// When there is no port.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the stand-in logic")?;
-        let address = listener.local_addr()?;
+        let port = Port::free()?;
+        let listener = TcpListener::bind(port.address()).await.context("a port for the stand-in logic")?;
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = proto::grpc::server().add_service(LogicServer::new(Trusting)).serve_with_incoming(incoming);
         let task = tokio::spawn(async move {
@@ -37,12 +37,12 @@ impl StandInLogic {
                 tracing::error!(%error, "stand-in logic ended");
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { port, task })
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn port(&self) -> &Port {
+        &self.port
     }
 }
 

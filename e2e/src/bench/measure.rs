@@ -33,8 +33,6 @@ pub struct Report {
     pub pushes_per_s: f64,
     /// First arrivals per second.
     pub deliveries_per_s: f64,
-    /// Whether pushes of one stream were sent one after the other, so that inversions are the servers' doing.
-    pub ordered: bool,
     /// Connections that the server closed meanwhile.
     pub closed: u64,
     /// Loss, repeats, order, latency.
@@ -55,8 +53,8 @@ pub struct Cost {
     pub cpu_us_per_push: f64,
     /// Per cent of one core.
     pub cpu_percent: f64,
-    /// Memory per connection, in bytes; absent when it was running with clients before.
-    pub bytes_per_connection: Option<f64>,
+    /// Memory gained per connection, in bytes; 0 unless `bench load` connected the clients.
+    pub bytes_per_connection: f64,
 }
 
 /// CPU times of watched processes at one moment.
@@ -96,8 +94,8 @@ pub async fn open_loop(farm: Farm, entry: &Entry, schedule: &Schedule, watched: 
     let offered = schedule.offer(entry).await?;
     let (seconds, arrived) = (meter.start.elapsed().as_secs_f64(), farm.delivered() - before);
     farm.settle(u64::MAX, SILENCE).await;
-    let (_, cpu) = meter.stop(watched)?;
-    report(farm.finish().await?, &offered, seconds, arrived, &cpu, watched)
+    let cpu = meter.stop(watched)?;
+    report(farm.finish().await?, &offered, (seconds, arrived), &cpu, watched)
 }
 
 /// Pushes to one stream, each after all `members` have the one before.
@@ -126,17 +124,16 @@ pub async fn one_at_a_time(
             farm.delivered() + members - wanted
         );
     }
-    let (seconds, cpu) = meter.stop(watched)?;
+    let cpu = meter.stop(watched)?;
     let arrived = farm.delivered() - before;
-    report(farm.finish().await?, &offered, seconds, arrived, &cpu, watched)
+    report(farm.finish().await?, &offered, (cpu.0, arrived), &cpu, watched)
 }
 
 fn report(
     harvest: Harvest,
     offered: &Offered,
-    seconds: f64,
-    arrived: u64,
-    cpu: &[f64],
+    (seconds, arrived): (f64, u64),
+    (window, cpu): &(f64, Vec<f64>),
     watched: &[Watched],
 ) -> anyhow::Result<Report> {
     let verdict = judge(offered, &harvest.receivers, &harvest.tally);
@@ -144,17 +141,19 @@ fn report(
         name: process.name.clone(),
         cpu_us_per_delivery: cpu * 1e6 / verdict.delivered.max(1) as f64,
         cpu_us_per_push: cpu * 1e6 / verdict.accepted.max(1) as f64,
-        cpu_percent: cpu * 100.0 / seconds,
-        bytes_per_connection: None,
+        cpu_percent: cpu * 100.0 / window,
+        bytes_per_connection: 0.0,
     });
     Ok(Report {
         connections: harvest.receivers.len(),
         seconds,
         pushes_per_s: verdict.accepted as f64 / seconds,
         deliveries_per_s: arrived as f64 / seconds,
-        ordered: true,
         closed: harvest.closed,
         processes: processes.collect(),
         verdict,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,7 @@ impl Schedule {
             }
             std::thread::sleep((start + after).saturating_sub(os::monotonic()));
             // A worker that is gone has failed, which `offer` reports.
-            let _ = queues[*stream as usize % queues.len()].send((*stream, start + after));
+            let _ = queues[stream::worker(*stream, queues.len())].send((*stream, start + after));
         }
     }
 
@@ -117,7 +117,7 @@ impl Schedule {
     async fn as_answered(&self, sender: &mut Sender, worker: usize, workers: usize) -> Offered {
         let mut offered = Offered::default();
         let end = os::monotonic() + self.duration;
-        let mine = self.streams.iter().filter(|stream| **stream as usize % workers == worker);
+        let mine = self.streams.iter().filter(|stream| stream::worker(**stream, workers) == worker);
         for stream in mine.cycle() {
             let now = os::monotonic();
             if now >= end {
@@ -202,7 +202,7 @@ impl Sender {
                     ver: i32::from(proto.ver),
                     op: proto.op,
                     seq: proto.seq,
-                    body: proto.body.into(),
+                    body: proto.body,
                 });
                 call(comet, address, proto).await
             }

@@ -38,6 +38,10 @@ pub enum Address {
 }
 
 const BITS: u32 = 30;
+/// Above the room's number: which of several pushers to one room this is; each keeps its own order.
+const LANE: u32 = 24;
+/// Pushers to one room at most.
+pub const LANES: u32 = 8;
 
 impl Address {
     /// As a stream of stamps: the kind in the two high bits.
@@ -54,7 +58,7 @@ impl Address {
     pub fn of(stream: u32) -> Self {
         let n = stream & ((1 << BITS) - 1);
         match stream >> BITS {
-            0 => Self::Room(n),
+            0 => Self::Room(n & ((1 << LANE) - 1)),
             1 => Self::Key(n),
             2 => Self::Mid(n),
             _ => Self::All,
@@ -70,6 +74,16 @@ impl Address {
             Self::All => format!("/goim/push/all?operation={OPERATION}"),
         }
     }
+}
+
+/// The streams of several pushers to one room.
+pub fn lanes(room: u32, count: u32) -> Vec<u32> {
+    (0..count.min(LANES)).map(|lane| lane << LANE | room).collect()
+}
+
+/// Which of `workers` sends a stream: always the same one, and lanes each their own.
+pub fn worker(stream: u32, workers: usize) -> usize {
+    (stream as usize + (stream >> LANE) as usize) % workers
 }
 
 impl Kind {
@@ -111,8 +125,9 @@ pub fn members(rooms: u32) -> Arc<dyn Fn(usize) -> Member + Send + Sync> {
         let token = serde_json::json!({
             "mid": mid(n), "key": key(n), "room_id": room(n % rooms), "platform": "bench", "accepts": [OPERATION],
         });
-        let addresses = [Address::Room(n % rooms), Address::Key(n), Address::Mid(n), Address::All];
-        Member { token: token.to_string(), streams: addresses.map(Address::stream).to_vec() }
+        let mut streams = lanes(n % rooms, LANES);
+        streams.extend([Address::Key(n), Address::Mid(n), Address::All].map(Address::stream));
+        Member { token: token.to_string(), streams }
     })
 }
 
@@ -130,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn lanes_are_one_room_and_different_workers() {
+        let lanes = lanes(5, 4);
+        assert!(lanes.iter().all(|stream| Address::of(*stream) == Address::Room(5)));
+        let mut workers: Vec<_> = lanes.iter().map(|stream| worker(*stream, 4)).collect();
+        workers.sort_unstable();
+        assert_eq!(workers, [0, 1, 2, 3]);
+    }
+
+    #[test]
     fn one_push_in_five_of_a_mixed_load_goes_to_a_key() {
         let streams = Kind::Mixed.streams(10, 4);
         let keys = streams.iter().filter(|stream| matches!(Address::of(**stream), Address::Key(_))).count();
@@ -141,6 +165,8 @@ mod tests {
     fn a_member_must_see_its_room_its_key_itself_and_all() {
         let member = members(3)(4);
         assert!(member.token.contains(r#""room_id":"bench://1""#), "{}", member.token);
-        assert_eq!(member.streams[..2], [1, Address::Key(4).stream()]);
+        for address in [Address::Room(1), Address::Key(4), Address::Mid(4), Address::All] {
+            assert!(member.streams.contains(&address.stream()), "{address:?}");
+        }
     }
 }

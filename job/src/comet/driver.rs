@@ -240,9 +240,9 @@ async fn ask(client: Arc<dyn Comet>, mut partitions: Vec<Arc<Partition>>) -> Ask
         Err(CometError::Unimplemented) => return Ok((Known::Go, partitions, vec![])),
         Err(error) => return Err(error),
     };
-    partitions.sort_by_key(|partition| (partition.generation, partition.number));
+    partitions.sort_by_key(|partition| (partition.epoch, partition.generation, partition.number));
     let mut fenced = Vec::new();
-    for same in partitions.chunk_by(|a, b| a.generation == b.generation) {
+    for same in partitions.chunk_by(|a, b| (a.epoch, a.generation) == (b.epoch, b.generation)) {
         let claim = ClaimReq {
             group: same[0].group.to_string(),
             epoch: same[0].epoch,

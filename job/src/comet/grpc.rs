@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use proto::comet::comet_client::CometClient;
 use proto::delivery::delivery_client::DeliveryClient;
 use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq};
+use proto::grpc::traced;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::{Call, Comet, CometError};
 
@@ -62,14 +63,6 @@ impl Comet for GrpcComet {
             }
         }
     }
-}
-
-fn traced<T>(message: T, traceparent: Option<&str>) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Some(value) = traceparent.and_then(|text| text.parse().ok()) {
-        request.metadata_mut().insert(runtime::trace::HEADER, value);
-    }
-    request
 }
 
 async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CometError> {

@@ -3,10 +3,13 @@
 //! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
+mod pace;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use pace::Pace;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -70,21 +73,10 @@ struct Inner {
     timers: BTreeSet<(Instant, u32)>,
     bytes: usize,
     items: usize,
+    /// Whether the comet may not have been told of some partition.
+    unclaimed: bool,
     /// Since when it is owed something without having answered.
     waiting_since: Option<Instant>,
-}
-
-/// How one comet keeps up with what is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// It is owed nothing, or little while it is silent: reading on or not makes no difference to it.
-    Idle,
-    /// It is owed less than a quarter of what it may be.
-    KeepsUp,
-    /// It is owed more, and answers.
-    Lags,
-    /// It is owed more and is silent.
-    Hangs,
 }
 
 #[derive(Debug)]
@@ -115,6 +107,7 @@ impl Queue {
         let slot =
             Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
         inner.slots.insert(partition.number, slot);
+        inner.unclaimed = true;
         drop(inner);
         self.wake.notify_one();
     }
@@ -262,6 +255,9 @@ impl Queue {
     /// Assigned partitions that this comet has not been told of.
     pub fn unclaimed(&self) -> Vec<Arc<Partition>> {
         let inner = self.inner.lock();
+        if !inner.unclaimed {
+            return vec![];
+        }
         inner.slots.values().filter(|slot| !slot.claimed).map(|slot| slot.partition.clone()).collect()
     }
 
@@ -276,11 +272,14 @@ impl Queue {
                 inner.poked.push_back(partition.number);
             }
         }
+        inner.unclaimed = inner.slots.values().any(|slot| !slot.claimed);
     }
 
     /// It may have forgotten what it was told.
     pub fn unclaim(&self) {
-        self.inner.lock().slots.values_mut().for_each(|slot| slot.claimed = false);
+        let mut inner = self.inner.lock();
+        inner.slots.values_mut().for_each(|slot| slot.claimed = false);
+        inner.unclaimed = true;
     }
 
     /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
@@ -387,6 +386,7 @@ impl Slot {
         items
     }
 
+    /// As [`Self::clear`], for good.
     fn everything(mut self) -> Vec<Item> {
         self.clear()
     }

@@ -24,7 +24,7 @@ use super::{Event, Source};
 use member::Member;
 
 /// What delivery rests on; `--kafka-set` cannot touch most of it.
-const FIXED: [(&str, &str); 9] = [
+const FIXED: [(&str, &str); 10] = [
     ("group.protocol", "classic"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "6000"),
@@ -35,6 +35,8 @@ const FIXED: [(&str, &str); 9] = [
     // A record is handed over as soon as it is there.
     ("fetch.wait.max.ms", "100"),
     ("fetch.min.bytes", "1"),
+    // New partitions are found this soon; they start at their first record, so nothing is missed meanwhile.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 /// Bounds on what is fetched ahead, in KiB and messages of all partitions.
 const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")];
@@ -42,10 +44,11 @@ const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("qu
 /// A member of a consumer group.
 pub struct KafkaSource {
     shared: Arc<Shared>,
-    leave: Leave,
     consumer: Arc<BaseConsumer<Member>>,
     events: mpsc::Receiver<Event>,
     ended: oneshot::Receiver<()>,
+    /// Dropped last: until then the thread lives, so that the last handle, whose end may block, is always its own.
+    leave: Leave,
 }
 
 /// What the thread and its owner share.
@@ -153,11 +156,11 @@ impl Source for KafkaSource {
     }
 
     async fn close(self: Box<Self>, offsets: Vec<(u32, u64)>) -> anyhow::Result<()> {
-        let Self { shared, leave, consumer, mut events, ended } = *self;
+        let Self { shared, consumer, mut events, ended, leave } = *self;
         *shared.last.lock() = offsets;
-        drop(leave);
-        // From here on the thread has the last handle, and may be handing something over.
         drop(consumer);
+        drop(leave);
+        // The thread may be handing something over.
         events.close();
         while events.recv().await.is_some() {}
         // Only ever closed, when the thread is at its end.

@@ -9,6 +9,9 @@ use crate::store::{Connected, Session, StoreError};
 
 const TTL: Duration = Duration::from_secs(1800);
 
+/// Server, incarnation, rooms.
+type Renewal<'a> = (&'a str, u64, &'a [(&'a str, i32)]);
+
 /// A memory store whose reads can be made to fail.
 #[derive(Default)]
 struct Flaky {
@@ -102,7 +105,7 @@ impl Running {
     }
 
     /// Time passes in steps of a second, `renewals` being said each third.
-    async fn pass(&self, seconds: u64, renewals: &[(&str, u64, &[(&str, i32)])]) {
+    async fn pass(&self, seconds: u64, renewals: &[Renewal<'_>]) {
         for second in 0..seconds {
             if second % 3 == 0 {
                 for (server, incarnation, rooms) in renewals {

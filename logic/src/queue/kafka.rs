@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use proto::kafka::{KafkaConfig, KafkaConfigError};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -47,6 +48,7 @@ pub struct KafkaQueue {
     producer: FutureProducer<Context>,
     topic: Arc<str>,
     partitions: Arc<AtomicU32>,
+    refusal: Arc<Mutex<Option<String>>>,
 }
 
 impl std::fmt::Debug for KafkaQueue {
@@ -58,6 +60,8 @@ impl std::fmt::Debug for KafkaQueue {
 /// Hears what librdkafka has to say.
 struct Context {
     condition: Condition,
+    /// Why a broker would not have us. Asking for metadata says only that nobody answered in time.
+    refusal: Arc<Mutex<Option<String>>>,
 }
 
 impl ClientContext for Context {
@@ -73,10 +77,15 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.condition.down(reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                let refusal = self.refusal.lock().clone();
+                self.condition.down(refusal.as_deref().unwrap_or(reason));
+            }
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => {
                 self.condition.down(reason);
-                tracing::error!(reason, "kafka refuses us");
+                if self.refusal.lock().replace(reason.to_owned()).is_none() {
+                    tracing::error!(reason, "kafka refuses us");
+                }
             }
             Some(RDKafkaErrorCode::Fatal) => tracing::error!(reason, "the kafka producer cannot go on"),
             _ => tracing::debug!(%error, reason, "kafka"),
@@ -114,8 +123,10 @@ impl KafkaQueue {
             .set("message.max.bytes", "1048588")
             .set_log_level(RDKafkaLogLevel::Info);
         let condition = process.readiness.condition("kafka", "first answer");
-        let producer = client.create_with_context(Context { condition: condition.clone() })?;
-        let queue = Self { producer, topic: config.topic.as_str().into(), partitions: Arc::default() };
+        let refusal = Arc::default();
+        let context = Context { condition: condition.clone(), refusal: Arc::clone(&refusal) };
+        let producer = client.create_with_context(context)?;
+        let queue = Self { producer, topic: config.topic.as_str().into(), partitions: Arc::default(), refusal };
         tokio::spawn(queue.clone().watch(condition, process.shutdown.clone()));
         Ok(queue)
     }
@@ -131,11 +142,13 @@ impl KafkaQueue {
                     if before != 0 && before != partitions {
                         tracing::warn!(before, partitions, "the topic has another number of partitions now");
                     }
+                    *self.refusal.lock() = None;
                     condition.up();
                     LOOK
                 }
                 Ok(Err(why)) => {
-                    condition.down(&why);
+                    let refusal = self.refusal.lock().clone();
+                    condition.down(&refusal.unwrap_or(why));
                     LOOK_AGAIN
                 }
                 Err(_) => return,

@@ -59,10 +59,10 @@ mod tests {
     #[tokio::test]
     async fn the_trace_travels_in_the_records_header() {
         let log = MemoryLog::new(1, 100);
-        let trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
-        let record = NewRecord { key: "k".into(), value: "v".into(), traceparent: trace.clone() };
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+        let record = NewRecord { key: "k".into(), value: "v".into(), traceparent: Some(trace.clone()) };
         MemoryQueue::new(log.clone()).send(record).await.unwrap();
         let headers = log.read(&[0], 1).await.remove(0).headers;
-        assert_eq!(headers, [("traceparent".to_owned(), trace.unwrap().into())]);
+        assert_eq!(headers, [("traceparent".to_owned(), trace.into())]);
     }
 }

@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status};
 use super::*;
 use crate::delivery::delivery_client::DeliveryClient;
 use crate::delivery::delivery_server::{Delivery, DeliveryServer};
-use crate::delivery::{ClaimReply, ClaimReq, HelloReply, KickReply, KickReq, HelloReq};
+use crate::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
 
 /// Notes the traces it sees; answers hello, never a claim.
 #[derive(Clone, Default)]
