@@ -1,5 +1,6 @@
 //! `docs/goim.md` names the test behind every row: a row without one, a name that is no test, and a defect that is
-//! passed over fail here. Nothing is run; whoever renames a test changes the page with it.
+//! passed over fail here. The other pages name flags that exist and every metric. Nothing is run; whoever renames a
+//! test, a flag or a metric changes the page with it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,4 +192,56 @@ fn a_page_with_faults_is_told_each_of_them() {
         assert!(good.contains(from), "{from}");
         assert_eq!(check(&good.replacen(from, to, 1), &sources), [told]);
     }
+}
+
+/// The metrics that the sources of a service register, by the name they have on the page.
+fn metrics(sources: &Sources, service: &str) -> BTreeSet<String> {
+    let files = sources.0.iter().filter(|(path, _)| path.starts_with(&format!("{service}/src/")));
+    let registered = files.flat_map(|(_, text)| text.split("register(").skip(1).collect::<Vec<_>>());
+    let names = registered.filter_map(|call| call.trim_start().strip_prefix('"')?.split_once('"'));
+    let names = names.map(|(name, _)| name).filter(|name| *name != service);
+    names.map(|name| format!("imcluster_{service}_{name}")).collect()
+}
+
+/// Whether some setting is called so: as clap derives it from a field, or as an attribute says.
+fn is_flag(sources: &Sources, flag: &str) -> bool {
+    let name = flag.trim_start_matches('-');
+    let said = format!("long = \"{name}\"");
+    let field = format!("pub {}:", name.replace('-', "_"));
+    let derived = |text: &str| {
+        let above = text.split_once(&field).map(|(above, _)| above);
+        above
+            .and_then(|above| above.rsplit("pub ").next())
+            .and_then(|above| above.rsplit_once("#[arg("))
+            .is_some_and(|(_, how)| how.contains("long,") || how.contains("long)"))
+    };
+    sources.0.iter().any(|(path, text)| path.contains("/src/") && (text.contains(&said) || derived(text)))
+}
+
+/// The words of a page that begin so and go on with a letter: flags, or metrics.
+fn named<'a>(page: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '-' || c == '_';
+    let goes_on = |word: &&str| word.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(char::is_alphabetic));
+    page.split(|c: char| !is_part(c)).filter(goes_on).collect()
+}
+
+#[test]
+fn the_manual_names_every_metric_and_only_flags_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let sources = Sources::read(root);
+    let pages = ["operations", "protocol", "goim"].map(|name| format!("docs/{name}.md"));
+    let text = pages.map(|page| std::fs::read_to_string(root.join(page)).unwrap());
+    let flags: BTreeSet<&str> = text.iter().flat_map(|page| named(page, "--")).collect();
+    let unknown: Vec<&str> = flags.into_iter().filter(|flag| !is_flag(&sources, flag)).collect();
+    assert_eq!(unknown, ["--help"], "flags that nothing takes");
+    assert!(!is_flag(&sources, "--queue") && !is_flag(&sources, "--incarnation"), "anything is taken for a flag");
+
+    let registered: BTreeSet<String> =
+        ["comet", "logic", "job"].iter().flat_map(|service| metrics(&sources, service)).collect();
+    let of_a_service =
+        |name: &&str| ["comet_", "logic_", "job_"].iter().any(|of| name["imcluster_".len()..].starts_with(of));
+    let told: BTreeSet<String> =
+        named(&text[0], "imcluster_").into_iter().filter(of_a_service).map(str::to_owned).collect();
+    assert!(registered.len() > 30, "{registered:?}");
+    assert_eq!(told, registered);
 }
