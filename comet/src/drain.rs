@@ -31,12 +31,19 @@ pub async fn clients(shared: &Arc<Shared>) {
         shared.metrics.draining.set(left.len() as i64);
         tokio::time::sleep(STEP).await;
     }
-    // Whoever was still authenticating when the list was made.
-    let late = list(shared).await.into_iter().map(|(shard, entry)| (shard, entry)).collect();
-    close(shared, late);
     let deadline = Instant::now() + Duration::from_secs(5);
     while shared.connections() > 0 && Instant::now() < deadline {
+        close(shared, list(shared).await);
         tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Closes whoever was still authenticating when the others were closed, for so long.
+pub async fn stragglers(shared: &Arc<Shared>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        tokio::time::sleep((STEP * 10).min(deadline - Instant::now())).await;
+        close(shared, list(shared).await);
     }
 }
 

@@ -35,7 +35,11 @@ impl Write for Unblocked<'_> {
 
 impl Wire {
     /// Wraps a socket whose TLS handshake, if any, is done.
-    pub fn new(socket: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+    pub fn new(socket: TcpStream, mut tls: Option<Box<ServerConnection>>) -> Self {
+        if let Some(tls) = &mut tls {
+            // It is given a frame whole, once what was before is gone: the queue in front of it is what has a limit.
+            tls.set_buffer_limit(None);
+        }
         Self { socket, tls: tls.map(RefCell::new) }
     }
 

@@ -17,7 +17,7 @@ use crate::requests::Requests;
 use crate::shard::{Registration, Shard};
 
 /// How often a session's end or refresh is tried again while logic is away.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How many times a session's end is told to a logic that does not answer.
 const TRIES: u32 = 3;
 
@@ -29,6 +29,21 @@ pub(super) struct Session {
     pub(super) _places: Places,
 }
 
+/// Has logic told of the end of a session also when its task panics.
+struct Ended {
+    shard: Rc<Shard>,
+    mid: Mid,
+    key: Key,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tokio::task::spawn_local(depart(self.shard.clone(), self.mid, self.key.clone()));
+        }
+    }
+}
+
 enum Event {
     Answered(Option<Packet>),
     Next(Next),
@@ -38,6 +53,7 @@ impl Session {
     /// Serves until the connection ends, then tells logic.
     pub(super) async fn run(mut self) {
         let channel = self.registration.channel().clone();
+        let ended = Ended { shard: self.registration.shard().clone(), mid: channel.mid, key: channel.key.clone() };
         let reason = match self.serve(&channel).await {
             Ok(never) => match never {},
             Err(reason) => reason,
@@ -46,12 +62,11 @@ impl Session {
         let reason = channel.closing().unwrap_or(reason);
         let last = last_word(channel.variant.framing(), self.requests.caps(), reason, self.requests.goodbye());
         channel.finish(last);
-        let shard = self.registration.shard().clone();
-        let (mid, key) = (channel.mid, channel.key.clone());
-        tracing::debug!(%mid, %key, reason = reason.label(), "client gone");
-        drop(self);
+        tracing::debug!(mid = %ended.mid, key = %ended.key, reason = reason.label(), "client gone");
+        // The last that holds the socket: it closes now, however long logic takes.
+        drop((self, channel));
         if reason != Close::Replaced {
-            depart(shard, mid, key).await;
+            depart(ended.shard.clone(), ended.mid, ended.key.clone()).await;
         }
     }
 
@@ -126,7 +141,7 @@ pub(super) async fn assert_again(shard: Rc<Shard>, channel: Rc<Channel>) {
 }
 
 /// Tells logic that a session ended. When the key is here again by then, its session is written once more.
-pub(super) async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
+pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     for attempt in 1..=TRIES {
         let answer = shard.shared.logic.disconnect(mid, &key).await;
         shard.departed.borrow_mut().insert(key.clone(), Instant::now());
