@@ -243,11 +243,11 @@ impl Channel {
                 pushed.dropped += messages;
                 return pushed;
             }
-            let limit = self.limits.connection.min(queue.bytes() + self.limits.left());
+            let limit = self.limits.connection.min(queue.waiting() + self.limits.left());
             let older = queue.make_room(frame.len(), limit);
             pushed.dropped += older;
             pushed.delivered = pushed.delivered.saturating_sub(older);
-            if queue.bytes() + frame.len() <= limit {
+            if self.fits(queue, frame.len()) {
                 queue.push(push.clone(), frame, 0);
                 pushed.delivered += messages;
             } else {
@@ -259,7 +259,9 @@ impl Channel {
     }
 
     fn fits(&self, queue: &Outbound, more: usize) -> bool {
-        queue.bytes() + more <= self.limits.connection && more <= self.limits.left()
+        let waiting = queue.waiting();
+        // A frame larger than the limit is taken when it is the only one: whoever reads may be pushed anything.
+        (waiting == 0 || waiting + more <= self.limits.connection) && more <= self.limits.left()
     }
 
     fn closes_when_full(&self, push: &Push) -> bool {
