@@ -23,6 +23,8 @@ use crate::wire::Wire;
 const MAX_REPLIES: usize = 16 * 1024;
 /// Frames that leave in one system call.
 const MAX_PIECES: usize = 64;
+/// Operations one connection may accept: a client can add some with every packet.
+const MAX_ACCEPTS: usize = 10_000;
 
 /// How much may wait for sockets.
 #[derive(Debug)]
@@ -153,10 +155,11 @@ impl Channel {
         channel
     }
 
-    /// Adds operations to the accept set.
+    /// Adds operations to the accept set, as long as there is room.
     pub fn subscribe(&self, ops: impl IntoIterator<Item = i32>) {
         let mut accepts = self.accepts.borrow_mut();
-        accepts.extend(ops);
+        let room = MAX_ACCEPTS - accepts.len();
+        accepts.extend(ops.into_iter().take(room));
         accepts.sort_unstable();
         accepts.dedup();
         accepts.shrink_to_fit();
@@ -371,7 +374,7 @@ impl Channel {
         if (waits || self.wire.owes()) && self.wire.poll_writable(context).is_ready() {
             return Poll::Ready(Next::Write);
         }
-        if reads && replies < MAX_REPLIES && self.wire.poll_readable(context).is_ready() {
+        if reads && replies < MAX_REPLIES && (self.wire.holds_input() || self.wire.poll_readable(context).is_ready()) {
             return Poll::Ready(Next::Read);
         }
         Poll::Pending

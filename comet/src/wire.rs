@@ -95,6 +95,14 @@ impl Wire {
         }
     }
 
+    /// Whether there is input that was decrypted already: no readiness of the socket will announce it.
+    pub fn holds_input(&self) -> bool {
+        let plaintext = |tls: &RefCell<Box<ServerConnection>>| {
+            tls.borrow_mut().process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+        };
+        self.tls.as_ref().is_some_and(plaintext)
+    }
+
     /// Writes what the socket takes now. Through TLS it is all or nothing: `WouldBlock` until earlier bytes are gone.
     ///
     /// # Errors

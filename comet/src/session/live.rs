@@ -95,23 +95,20 @@ impl Session {
         }
     }
 
-    /// Reads once from a plain socket, and through TLS until nothing is left that no readiness would announce.
+    /// Reads once. What TLS decrypted beyond that is read next, when others have had their turn.
     fn read(&mut self, channel: &Channel) -> Result<(), Close> {
         let shard = self.registration.shard().clone();
         let mut scratch = shard.scratch.borrow_mut();
-        while self.requests.waiting().is_none() {
-            match channel.wire().try_read(&mut scratch) {
-                Ok(0) => return Err(Close::Gone),
-                Ok(read) => self.take(&mut scratch[..read])?,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Close::Gone),
-                Err(_) => return Err(Close::Io),
-            }
-            if !channel.wire().is_tls() {
-                return Ok(());
-            }
+        if self.requests.waiting().is_some() {
+            return Ok(());
         }
-        Ok(())
+        match channel.wire().try_read(&mut scratch) {
+            Ok(0) => Err(Close::Gone),
+            Ok(read) => self.take(&mut scratch[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Close::Gone),
+            Err(_) => Err(Close::Io),
+        }
     }
 
     fn take(&mut self, fresh: &mut [u8]) -> Result<(), Close> {

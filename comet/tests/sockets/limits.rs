@@ -94,3 +94,26 @@ async fn new_connections_beyond_so_many_a_second_are_closed() {
     assert!(comet.metric("over_handshakes_total") < 10.0);
     comet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_back_from_another_address_leaves_the_addresses_counted_right() {
+    let (comet, logic) = comet(&[]).await;
+    let addresses = || {
+        logic.said().into_iter().rev().find_map(|said| match said {
+            comet::logic::memory::Said::RenewOnline { info, .. } => Some(info.ip_count),
+            _ => None,
+        })
+    };
+    let mut old = Client::signed_in(&comet, false, r#"{"key":"k"}"#).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut new = Client::over(socket.connect(comet.tcp).await.unwrap(), false).await;
+    new.sign_in(r#"{"key":"k"}"#).await;
+    old.closes().await;
+    eventually("one address is left", || addresses() == Some(1)).await;
+    drop(new);
+    eventually("none is left", || addresses() == Some(0)).await;
+    let _again = Client::signed_in(&comet, false, r#"{"key":"k"}"#).await;
+    eventually("and one again", || addresses() == Some(1)).await;
+    comet.stop().await;
+}

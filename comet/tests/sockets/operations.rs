@@ -267,3 +267,18 @@ async fn the_online_count_is_the_clusters_else_the_shards_and_zero_without_a_roo
     assert_eq!(first.online(5).await.0, 0);
     comet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accept_set_has_a_limit() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, false, TOKEN).await;
+    for from in (10_000..22_000).step_by(500) {
+        let list: Vec<_> = (from..from + 500).map(|op: i32| op.to_string()).collect();
+        client.send(&packet(14, from, list.join(","))).await;
+        client.expect(&packet(15, from, list.join(","))).await;
+    }
+    comet.push_all(21_999, 0, raw(&["beyond"])).await;
+    comet.push_all(15_000, 0, raw(&["within"])).await;
+    assert_eq!(client.pushed().await, [(1000, "within".into())]);
+    comet.stop().await;
+}

@@ -113,3 +113,31 @@ fn whatever_is_asked_in_whatever_pieces_is_answered_in_order_with_its_seq() {
     outcome.unwrap();
     runtime.block_on(comet.stop());
 }
+
+#[test]
+fn no_bytes_whatever_bring_a_comet_down() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (comet, _) = runtime.block_on(comet(&["--handshake-timeout", "500ms"]));
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    let junk = proptest::collection::vec(any::<u8>(), 1..300);
+    let outcome = runner.run(&(junk, any::<bool>(), 0..3), |(junk, ws, dressed)| {
+        runtime.block_on(async {
+            let mut client = Client::signed_in(&comet, ws, r#"{"key":"junk","caps":[]}"#).await;
+            let bytes = match (dressed, ws) {
+                (1, true) => masked(2, &junk),
+                (2, true) => [masked(2, &packet(12, 1, junk.clone())), masked(junk[0] & 15, &junk)].concat(),
+                (1 | 2, false) => [packet(14, 1, junk.clone()), junk.clone()].concat(),
+                _ => junk,
+            };
+            client.try_write(&bytes).await;
+            drop(client);
+            let mut before_auth = Client::on(&comet, ws).await;
+            before_auth.try_write(&bytes).await;
+            Client::signed_in(&comet, !ws, r#"{"key":"well"}"#).await.got_nothing().await;
+        });
+        prop_assert_eq!(comet.closed("panic"), 0.0);
+        Ok(())
+    });
+    outcome.unwrap();
+    runtime.block_on(comet.stop());
+}

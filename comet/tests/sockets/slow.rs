@@ -182,3 +182,22 @@ async fn a_small_push_behind_a_huge_one_does_not_close_a_client_that_reads() {
     }
     comet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_that_is_full_does_not_keep_a_push_from_the_keys_after_it() {
+    let (comet, _) = comet(SMALL).await;
+    let mut full = Client::narrow(&comet, false).await;
+    full.sign_in(r#"{"key":"full","accepts":[1000]}"#).await;
+    let mut other = Client::signed_in(&comet, true, r#"{"key":"other","accepts":[1000]}"#).await;
+    let body = "x".repeat(4096);
+    let mut pushed = 0;
+    while comet.closed("slow") == 0.0 {
+        comet.push_keys(&["full", "other"], 1000, raw(&[&body]), vec![]).await;
+        assert_eq!(other.pushed().await, [(1000, body.clone())]);
+        pushed += 1;
+    }
+    assert!(pushed > 1);
+    assert_eq!(comet.push_keys(&["full", "other"], 1000, raw(&["m"]), vec![]).await, ["full"]);
+    assert_eq!(other.pushed().await, [(1000, "m".into())]);
+    comet.stop().await;
+}
