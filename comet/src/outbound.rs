@@ -233,13 +233,25 @@ mod tests {
         assert_eq!(outbound.make_room(100, 1), 2);
         assert_eq!(front(&mut outbound, true).len(), 60);
         outbound.taken(60);
-        let gap = front(&mut outbound, true);
-        assert_ne!(gap, b"reply");
-        outbound.taken(gap.len());
         assert_eq!(front(&mut outbound, true), b"reply");
         outbound.taken(5);
+        let gap = front(&mut outbound, true);
+        assert_eq!(packet::decode(&gap, 4096).unwrap().unwrap().0.op, op::GAP);
+        outbound.taken(gap.len());
         assert!(outbound.is_empty());
         assert_eq!((outbound.bytes(), outbound.reply_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_gap_follows_the_frame_that_was_begun_and_precedes_what_is_left() {
+        let mut outbound = Outbound::default();
+        fill(&mut outbound, 0..4);
+        outbound.taken(30);
+        assert_eq!(outbound.make_room(100, 200), 2);
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(outbound.front(Framing::Tcp, true, &mut slices), 3);
+        assert_eq!((slices[0].len(), slices[2].len()), (70, 100));
+        assert_eq!(packet::decode(&slices[1], 4096).unwrap().unwrap().0.op, op::GAP);
     }
 
     #[test]

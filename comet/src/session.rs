@@ -69,11 +69,13 @@ struct Entrance {
 /// still make is ended again.
 struct Login {
     shard: Rc<Shard>,
-    call: Option<Pin<Box<dyn Future<Output = Result<Identity, LogicError>>>>>,
+    call: Option<Pin<Box<dyn Future<Output = LoginAnswer>>>>,
 }
 
+type LoginAnswer = Result<Identity, LogicError>;
+
 impl Login {
-    async fn answer(&mut self) -> Result<Identity, LogicError> {
+    async fn answer(&mut self) -> LoginAnswer {
         let answer = self.call.as_mut().expect("it is asked once").await;
         self.call = None;
         answer

@@ -19,7 +19,14 @@ async fn the_welcome_names_key_server_and_timer() {
     let (comet, _) = comet(&[]).await;
     for (ws, token, key) in [(false, ROOMS, "k"), (true, r#"{"caps":["envelope","unknown"]}"#, "made-up-1")] {
         let mut client = Client::on(&comet, ws).await;
-        client.send(&hex(&format!("{:08x} 0010 0002 00000007 00000009", 16 + token.len())).into_iter().chain(token.bytes()).collect::<Vec<_>>()).await;
+        client
+            .send(
+                &hex(&format!("{:08x} 0010 0002 00000007 00000009", 16 + token.len()))
+                    .into_iter()
+                    .chain(token.bytes())
+                    .collect::<Vec<_>>(),
+            )
+            .await;
         let body = format!(r#"{{"key":"{key}","server":"h1","heartbeatMs":480000,"through":{{}}}}"#);
         let expected = Packet { ver: 2, op: 8, seq: 9, body: body.into() };
         client.expect(&expected.to_bytes()).await;
@@ -34,7 +41,9 @@ async fn a_push_is_op_25_bare_on_tcp_and_inside_op_9_on_websocket() {
     let mut ws = welcomed(&comet, true, &ROOMS.replace("\"k\"", "\"w\"")).await;
     comet.push_room_as("live://1", raw(&["1000:m1", "1001:m2"]), vec![id(4), id(5)]).await;
     let envelope = |offset, op, body| {
-        format!("00000030 0010 0001 00000019 00000000 0008 6c6976653a2f2f31 00000007 00000003 {offset:016x} {op:08x} {body}")
+        format!(
+            "00000030 0010 0001 00000019 00000000 0008 6c6976653a2f2f31 00000007 00000003 {offset:016x} {op:08x} {body}"
+        )
     };
     let both = format!("{} {}", envelope(4, 1000, "6d31"), envelope(5, 1001, "6d32"));
     assert_eq!(tcp.read(96).await, hex(&both));

@@ -39,8 +39,7 @@ async fn logic_is_told_the_body_the_cookie_and_the_address() {
     let body = r#"{"mid":1,  "key":"k"}"#;
     Client::signed_in(&comet, true, body).await;
     Client::signed_in(&comet, false, body).await;
-    let connects: Vec<_> =
-        logic.said().into_iter().filter(|said| matches!(said, Said::Connect { .. })).collect();
+    let connects: Vec<_> = logic.said().into_iter().filter(|said| matches!(said, Said::Connect { .. })).collect();
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let said = |cookie: &str| Said::Connect { cookie: cookie.into(), token: body.into(), address };
     assert_eq!(connects, [said("a=b"), said("")]);

@@ -15,9 +15,9 @@ async fn told_to_stop_it_closes_clients_at_the_rate_while_pushes_still_arrive() 
     }
     let began = Instant::now();
     comet.process.shutdown.begin();
-    let ends = clients.into_iter().map(|(index, mut client)| {
-        tokio::spawn(async move { (client.rest().await, index, began.elapsed()) })
-    });
+    let ends = clients
+        .into_iter()
+        .map(|(index, mut client)| tokio::spawn(async move { (client.rest().await, index, began.elapsed()) }));
     let ends: Vec<_> = ends.collect();
     eventually("it is not ready", || !comet.process.readiness.is_ready()).await;
     eventually("some are closed", || comet.closed("drain") >= 5.0).await;
@@ -40,10 +40,12 @@ async fn told_to_stop_it_closes_clients_at_the_rate_while_pushes_still_arrive() 
     order.sort();
     assert!(!order.is_sorted_by_key(|(_, index)| *index), "in random order");
     eventually("every session is ended", || disconnected(&logic).len() == 40).await;
-    assert!(tokio::net::TcpStream::connect(comet.tcp).await.is_err() || comet.running.is_finished() || {
-        let mut late = Client::tcp(&comet).await;
-        late.rest().await.is_empty()
-    });
+    assert!(
+        tokio::net::TcpStream::connect(comet.tcp).await.is_err() || comet.running.is_finished() || {
+            let mut late = Client::tcp(&comet).await;
+            late.rest().await.is_empty()
+        }
+    );
     assert_eq!(comet.closed("drain"), 40.0);
     comet.stop().await;
 }

@@ -226,7 +226,8 @@ async fn an_owner_of_an_older_generation_is_fenced() {
     let proto = Some(raw(&["k"]));
     let keys = PushMsgReq { keys: vec!["k".into()], proto, proto_op: 1000, ids: vec![id(6)], owner: owner("g", 5) };
     is(&job.push_msg(keys).await.unwrap_err(), Code::FailedPrecondition, "fenced");
-    let all = BroadcastReq { proto_op: 1000, proto: Some(raw(&["a"])), speed: 0, ids: vec![id(7)], owner: owner("g", 5) };
+    let all =
+        BroadcastReq { proto_op: 1000, proto: Some(raw(&["a"])), speed: 0, ids: vec![id(7)], owner: owner("g", 5) };
     is(&job.broadcast(all).await.unwrap_err(), Code::FailedPrecondition, "fenced");
     for expected in ["2", "3", "5"] {
         assert_eq!(client.pushed().await, [(1000, expected.to_owned())]);

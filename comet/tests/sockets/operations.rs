@@ -27,9 +27,12 @@ async fn op_2_is_answered_with_how_many_are_online_and_its_body_ignored() {
     let (comet, logic) = comet(&[]).await;
     logic.set_online([("live://1".to_owned(), 258)]);
     let mut clients = both(&comet, TOKEN).await;
-    eventually("the count is known", || logic.said().iter().any(|said| {
-        matches!(said, Said::RenewOnline { rooms, .. } if rooms.get("live://1") == Some(&2))
-    }))
+    eventually("the count is known", || {
+        logic
+            .said()
+            .iter()
+            .any(|said| matches!(said, Said::RenewOnline { rooms, .. } if rooms.get("live://1") == Some(&2)))
+    })
     .await;
     for client in &mut clients {
         within(async { while client.online(1).await.0 != 260 {} }).await;
@@ -189,10 +192,14 @@ async fn every_other_op_goes_to_logic_and_comes_back_empty_with_its_own_number()
     }
     let expected = ops.iter().enumerate().map(|(seq, op)| Packet::new(*op, seq as i32, "upstream"));
     assert_eq!(received(&logic), expected.clone().chain(expected).collect::<Vec<_>>());
-    let keys: Vec<_> = logic.said().into_iter().filter_map(|said| match said {
-        Said::Receive { mid, key, .. } => Some((mid.0, key.to_string())),
-        _ => None,
-    }).collect();
+    let keys: Vec<_> = logic
+        .said()
+        .into_iter()
+        .filter_map(|said| match said {
+            Said::Receive { mid, key, .. } => Some((mid.0, key.to_string())),
+            _ => None,
+        })
+        .collect();
     assert_eq!((&keys[0], &keys[keys.len() - 1]), (&(5, "t".to_owned()), &(5, "w".to_owned())));
     comet.stop().await;
 }

@@ -69,10 +69,8 @@ fn whatever_is_asked_in_whatever_pieces_is_answered_in_order_with_its_seq() {
     let asks = proptest::collection::vec((ask(), proptest::option::of(any::<usize>())), 1..40);
     let cuts = proptest::collection::vec(1usize..3000, 1..20);
     let outcome = runner.run(&(asks, cuts, any::<bool>(), any::<bool>()), |(asks, cuts, ws, behind_auth)| {
-        let stream: Vec<u8> = asks
-            .iter()
-            .flat_map(|(ask, cut)| if ws { framed(&ask.bytes(), *cut) } else { ask.bytes() })
-            .collect();
+        let stream: Vec<u8> =
+            asks.iter().flat_map(|(ask, cut)| if ws { framed(&ask.bytes(), *cut) } else { ask.bytes() }).collect();
         let expected: Vec<_> = asks.iter().filter_map(|(ask, _)| ask.answer(ws)).collect();
         let answers = runtime.block_on(async {
             let mut client = Client::on(&comet, ws).await;

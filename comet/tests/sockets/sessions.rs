@@ -77,9 +77,10 @@ async fn a_panic_in_one_connections_task_ends_that_connection_alone_and_is_count
     eventually("both are counted", || comet.closed("panic") == 2.0).await;
     assert_eq!(comet.metric("connections"), 1.0);
     eventually("logic is told of the session", || disconnected(&logic.memory) == ["victim"]).await;
-    eventually("its room is left", || {
-        matches!(logic.memory.said().last(), Some(Said::RenewOnline { rooms, .. }) if rooms["r"] == 1)
-    })
+    eventually(
+        "its room is left",
+        || matches!(logic.memory.said().last(), Some(Said::RenewOnline { rooms, .. }) if rooms["r"] == 1),
+    )
     .await;
     comet.stop().await;
 }
@@ -181,11 +182,14 @@ async fn the_rooms_of_all_shards_are_reported_together_with_what_the_comet_is() 
         clients.push(Client::signed_in(&comet, index % 3 == 0, &token).await);
     }
     let expected = HashMap::from([("room0".to_owned(), 6), ("room1".to_owned(), 6)]);
-    let last = || logic.said().into_iter().rev().find_map(|said| match said {
-        Said::RenewOnline { rooms, info } => Some((rooms, info)),
-        _ => None,
-    });
-    eventually("all are counted", || last().is_some_and(|(rooms, info)| rooms == expected && info.conn_count == 12)).await;
+    let last = || {
+        logic.said().into_iter().rev().find_map(|said| match said {
+            Said::RenewOnline { rooms, info } => Some((rooms, info)),
+            _ => None,
+        })
+    };
+    eventually("all are counted", || last().is_some_and(|(rooms, info)| rooms == expected && info.conn_count == 12))
+        .await;
     let (_, info) = last().unwrap();
     assert_eq!((info.host.as_str(), info.region.as_str(), info.zone.as_str()), ("h1", "sh", "z1"));
     assert_eq!((info.weight, info.offline, info.ip_count), (20, false, 1));
@@ -205,7 +209,8 @@ async fn a_comet_is_ready_once_logic_answered_and_a_probe_came_back() {
     eventually("logic is asked", || comet.metric("logic_errors_total{kind=\"renew_online\"}") > 0.0).await;
     assert!(!comet.process.readiness.is_ready());
     logic.set_down(false);
-    let probe = || logic.said().into_iter().find_map(|said| if let Said::Probe { key } = said { Some(key) } else { None });
+    let probe =
+        || logic.said().into_iter().find_map(|said| if let Said::Probe { key } = said { Some(key) } else { None });
     eventually("a probe is sent", || probe().is_some()).await;
     assert!(!comet.process.readiness.is_ready());
     assert!(comet.push_keys(&[&probe().unwrap()], 0, raw(&["echo"]), vec![]).await.is_empty());

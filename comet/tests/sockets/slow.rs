@@ -48,7 +48,11 @@ async fn a_capable_client_that_falls_behind_loses_the_oldest_and_is_told_exactly
                     next = range.to + 1;
                 }
                 op => {
-                    let inner = if op == 9 { packet::decode_message(&packet.body, 1 << 20).unwrap().to_packet() } else { packet };
+                    let inner = if op == 9 {
+                        packet::decode_message(&packet.body, 1 << 20).unwrap().to_packet()
+                    } else {
+                        packet
+                    };
                     assert_eq!(Message::decode(&inner.body).unwrap().id.offset, next);
                     next += 1;
                 }

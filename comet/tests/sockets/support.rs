@@ -99,7 +99,8 @@ impl Comet {
     /// The value of one line of the metrics page; 0 when there is none.
     pub fn metric(&self, name: &str) -> f64 {
         let page = self.process.metrics.encode();
-        let line = page.lines().find_map(|line| line.strip_prefix("imcluster_comet_")?.strip_prefix(name)?.strip_prefix(' '));
+        let line =
+            page.lines().find_map(|line| line.strip_prefix("imcluster_comet_")?.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 

@@ -47,8 +47,7 @@ impl Secure {
     }
 }
 
-const WAYS: [(bool, &SupportedProtocolVersion); 4] =
-    [(false, &TLS13), (true, &TLS13), (false, &TLS12), (true, &TLS12)];
+const WAYS: [(bool, &SupportedProtocolVersion); 4] = [(false, &TLS13), (true, &TLS13), (false, &TLS12), (true, &TLS12)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_and_pushes_are_goims_bytes_inside_tls() {
@@ -151,12 +150,15 @@ async fn many_requests_at_once_are_all_answered_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_speaks_no_tls_is_closed_and_one_that_stalls_in_it_as_well() {
     let secure = Secure::start(&["--handshake-timeout", "1s"]).await;
-    let mut plain = Client::over(tokio::net::TcpStream::connect(secure.comet.tcp_tls.unwrap()).await.unwrap(), false).await;
+    let mut plain =
+        Client::over(tokio::net::TcpStream::connect(secure.comet.tcp_tls.unwrap()).await.unwrap(), false).await;
     plain.write(&packet(7, 1, "{}")).await;
     plain.rest().await;
-    let mut stalled = Client::over(tokio::net::TcpStream::connect(secure.comet.ws_tls.unwrap()).await.unwrap(), false).await;
+    let mut stalled =
+        Client::over(tokio::net::TcpStream::connect(secure.comet.ws_tls.unwrap()).await.unwrap(), false).await;
     stalled.write(b"\x16\x03\x01").await;
     stalled.rest().await;
-    eventually("both are counted", || secure.comet.closed("handshake") + secure.comet.closed("auth_timeout") == 2.0).await;
+    eventually("both are counted", || secure.comet.closed("handshake") + secure.comet.closed("auth_timeout") == 2.0)
+        .await;
     secure.comet.stop().await;
 }
