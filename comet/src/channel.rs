@@ -291,29 +291,37 @@ impl Channel {
         self.flush_from(before);
     }
 
-    /// Writes what waits, as far as the socket takes it.
-    pub fn flush(&self) {
+    /// Writes what waits, as far as the socket takes it. Returns whether there is anything left to write.
+    pub fn flush(&self) -> bool {
         let before = self.queued();
-        self.flush_from(before);
+        self.flush_from(before)
     }
 
-    fn flush_from(&self, before: usize) {
+    fn flush_from(&self, before: usize) -> bool {
         let mut outbound = self.outbound.borrow_mut();
         let broken = match self.drain(&mut outbound) {
             Ok(()) => {
                 *outbound = None;
                 false
             }
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => {
+                *outbound = None;
+                true
+            }
         };
         let after = outbound.as_ref().map_or(0, |queue| queue.bytes());
         drop(outbound);
         self.account(before, after);
         if broken {
             self.close(Close::Io);
-        } else if after > 0 || self.wire.owes() {
+            return false;
+        }
+        let more = after > 0 || self.wire.owes();
+        if more {
             self.wake();
         }
+        more
     }
 
     fn drain(&self, outbound: &mut Option<Box<Outbound>>) -> std::io::Result<()> {

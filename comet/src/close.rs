@@ -82,18 +82,21 @@ impl Close {
         }
     }
 
-    /// What op 24 says of it: a number as in HTTP, and when to come back in milliseconds; `None` when there is nothing
-    /// to tell.
-    pub fn problem(self) -> Option<(u16, Option<u64>)> {
+    /// What op 24 says of it, and when to come back in milliseconds; `None` when there is nobody to tell.
+    pub fn problem(self) -> Option<(&'static str, Option<u64>)> {
         match self {
-            Self::AuthTimeout => Some((408, None)),
-            Self::AuthRefused => Some((401, None)),
-            Self::LogicAway => Some((503, Some(2000))),
-            Self::BadPacket | Self::BadFrame(_) => Some((400, None)),
-            Self::Replaced | Self::Kicked => Some((409, None)),
-            Self::Slow | Self::RateLimited | Self::Limit => Some((429, Some(1000))),
-            Self::Drain => Some((503, Some(0))),
-            Self::Panic => Some((500, Some(1000))),
+            Self::AuthTimeout => Some(("no auth packet in time: send op 7 first", None)),
+            Self::AuthRefused => Some(("the auth body was refused: check what it claims", None)),
+            Self::LogicAway => Some(("sessions cannot be made right now: try again", Some(2000))),
+            Self::BadPacket => Some(("bytes that are no packet: check the header's lengths", None)),
+            Self::BadFrame(_) => Some(("bytes that break RFC 6455", None)),
+            Self::Replaced => Some(("the same key connected again", None)),
+            Self::Kicked => Some(("this connection was ended by the service", None)),
+            Self::Slow => Some(("too much waits for this connection: read faster", Some(1000))),
+            Self::RateLimited => Some(("too many packets or bytes a second: send less", Some(1000))),
+            Self::Limit => Some(("too many connections", Some(1000))),
+            Self::Drain => Some(("this server is leaving: connect to another", None)),
+            Self::Panic => Some(("this connection failed inside the server", Some(1000))),
             Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => None,
         }
     }

@@ -94,6 +94,9 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "IMCLUSTER_HOST", value_parser = NonEmptyStringValueParser::new(),
         default_value_t = hostname(), hide_default_value = true)]
     pub host: String,
+    /// Drawn anew at every start, so that nobody takes this process for the one that had its id before.
+    #[arg(skip = rand::random::<u64>())]
+    pub incarnation: u64,
     /// The region this server is in; clients of the same region are sent here first.
     #[arg(long, env = "REGION", default_value = "", hide_default_value = true)]
     pub region: String,
@@ -222,6 +225,11 @@ impl Config {
     /// This server's id.
     pub fn server(&self) -> ServerId {
         self.host.as_str().into()
+    }
+
+    /// The addresses clients are told to try. goim takes an empty `ADDRS` for one empty address; it is none.
+    pub fn public_addresses(&self) -> Vec<String> {
+        self.addrs.iter().filter(|address| !address.trim().is_empty()).cloned().collect()
     }
 
     /// How many threads hold connections.

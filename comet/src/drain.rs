@@ -15,6 +15,9 @@ use crate::wheel::Entry;
 /// How often clients are closed while draining.
 const STEP: Duration = Duration::from_millis(20);
 
+/// How long the last clients have to leave, and logic to hear of it.
+const LAST: Duration = Duration::from_secs(5);
+
 /// Closes every client, in random order, over as long as the rate asks for; pushes still arrive meanwhile.
 pub async fn clients(shared: &Arc<Shared>) {
     let settings = &shared.settings;
@@ -31,8 +34,8 @@ pub async fn clients(shared: &Arc<Shared>) {
         shared.metrics.draining.set(left.len() as i64);
         tokio::time::sleep(STEP).await;
     }
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while shared.connections() > 0 && Instant::now() < deadline {
+    let deadline = Instant::now() + LAST;
+    while shared.is_busy() && Instant::now() < deadline {
         close(shared, list(shared).await);
         tokio::time::sleep(STEP).await;
     }

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -19,6 +19,9 @@ use crate::transport::ListenerKind;
 
 /// Connections that may wait for `accept`; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// Failures to accept are said at most this often: at the limit of open files they come with every client that leaves.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Every bound port of a comet.
 #[derive(Debug)]
@@ -171,6 +174,7 @@ async fn accept_from<N, A>(
 {
     let mut stop = std::pin::pin!(stop);
     let mut failures = 0;
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             // Told to stop: no more clients, however many wait.
@@ -190,7 +194,8 @@ async fn accept_from<N, A>(
             Err(error) => {
                 limits.counts.accept_errors.inc();
                 let Some(pause) = back_off(&error, failures) else { continue };
-                if failures == 0 {
+                if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                    said = Some(Instant::now());
                     tracing::error!(%error, "cannot accept connections, trying again");
                 }
                 failures += 1;

@@ -138,7 +138,7 @@ impl Requests {
                 self.echo(packet, op::UNSUBSCRIBE_REPLY);
             }
             op::JOIN | op::LEAVE if self.caps.rooms => self.join_or_leave(packet),
-            18..=op::MESSAGE if self.caps.any() => self.problem(packet, 400, "unexpected_op"),
+            18..=op::MESSAGE if self.caps.any() => self.problem(packet, "unexpected_op", "this op is the server's"),
             _ => {
                 self.waiting = Some(self.receive(packet));
                 return Ok(false);
@@ -163,7 +163,7 @@ impl Requests {
 
     fn join_or_leave(&mut self, packet: PacketRef<'_>) {
         let Ok(names) = serde_json::from_slice::<Vec<String>>(packet.body) else {
-            return self.problem(packet, 400, "expected_a_list_of_rooms");
+            return self.problem(packet, "bad_body", "expected a JSON list of room keys");
         };
         let join = packet.op == op::JOIN;
         let mut results = RoomResults::default();
@@ -234,8 +234,8 @@ impl Requests {
         })
     }
 
-    fn problem(&self, packet: PacketRef<'_>, code: u16, reason: &str) {
-        let problem = Problem { code, reason: reason.into(), retry_after_ms: None };
+    fn problem(&self, packet: PacketRef<'_>, code: &str, reason: &str) {
+        let problem = Problem { code: code.into(), reason: reason.into(), retry_after_ms: None };
         let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         self.reply(packet, op::ERROR, body.into());
     }

@@ -157,20 +157,8 @@ impl Entrance {
         let mut budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
         let mut read = 0;
         let auth = loop {
-            let mut found = None;
-            let mut scratch = shard.scratch.borrow_mut();
-            self.input.read(&mut scratch[..read], |incoming| match incoming {
-                Incoming::Packet(packet) if packet.op == op::AUTH => {
-                    found = Some(packet.to_packet());
-                    Ok(false)
-                }
-                Incoming::Packet(packet) if !budget.take(shard.now_ms(), packet.body.len()) => Err(Close::RateLimited),
-                Incoming::Packet(_) | Incoming::Ping(_) => Ok(true),
-                Incoming::Goodbye(_) => Err(Close::Gone),
-            })?;
-            drop(scratch);
-            if let Some(found) = found {
-                break found;
+            if let Some(auth) = self.find_auth(shard, read, &mut budget)? {
+                break auth;
             }
             self.wire.readable().await.map_err(|_| Close::Io)?;
             read = match self.wire.try_read(&mut shard.scratch.borrow_mut()) {
@@ -197,6 +185,22 @@ impl Entrance {
                 })
             }
         }
+    }
+
+    /// Looks for op 7 in what was read; everything else is passed over.
+    fn find_auth(&mut self, shard: &Shard, read: usize, budget: &mut FrameBudget) -> Result<Option<Packet>, Close> {
+        let mut found = None;
+        let mut scratch = shard.scratch.borrow_mut();
+        self.input.read(&mut scratch[..read], |incoming| match incoming {
+            Incoming::Packet(packet) if packet.op == op::AUTH => {
+                found = Some(packet.to_packet());
+                Ok(false)
+            }
+            Incoming::Packet(packet) if !budget.take(shard.now_ms(), packet.body.len()) => Err(Close::RateLimited),
+            Incoming::Packet(_) | Incoming::Ping(_) => Ok(true),
+            Incoming::Goodbye(_) => Err(Close::Gone),
+        })?;
+        Ok(found)
     }
 
     /// Tells a client that can be told; goim clients see a plain close, as they always did.
@@ -269,9 +273,9 @@ fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {
 fn last_word(framing: Framing, caps: Caps, reason: Close, echoed: Option<u16>) -> Option<Bytes> {
     let mut out = BytesMut::new();
     if caps.any()
-        && let Some((code, retry_after_ms)) = reason.problem()
+        && let Some((text, retry_after_ms)) = reason.problem()
     {
-        let problem = Problem { code, reason: reason.label().into(), retry_after_ms };
+        let problem = Problem { code: reason.label().into(), reason: text.into(), retry_after_ms };
         let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         out.put(framed(framing, &Packet::new(op::ERROR, 0, body)));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use proto::id::city32;
@@ -44,6 +45,17 @@ pub struct Shared {
     /// The ways into the shards.
     pub shards: Vec<Handle>,
     inboxes: Arc<Semaphore>,
+    departing: Arc<AtomicUsize>,
+}
+
+/// A session whose end is being told to logic.
+#[derive(Debug)]
+pub struct Departing(Arc<AtomicUsize>);
+
+impl Drop for Departing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -61,12 +73,13 @@ impl Shared {
             used: Default::default(),
         };
         Self {
-            server: settings.host.as_str().into(),
-            incarnation: rand::random(),
+            server: settings.server(),
+            incarnation: settings.incarnation,
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
+            departing: Arc::default(),
             settings,
             logic,
             metrics,
@@ -85,6 +98,17 @@ impl Shared {
         self.shards.iter().map(Handle::connections).sum()
     }
 
+    /// Counts a session whose end is being told to logic.
+    pub fn departing(&self) -> Departing {
+        self.departing.fetch_add(1, Ordering::Relaxed);
+        Departing(self.departing.clone())
+    }
+
+    /// Whether anybody is here, or still to be signed off at logic.
+    pub fn is_busy(&self) -> bool {
+        self.connections() > 0 || self.departing.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits for so much room in the inboxes. Cancel safe.
     pub async fn room_for(&self, bytes: usize) -> Arc<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes.clamp(1, INBOX_BYTES)).expect("64 MiB fit");
@@ -98,7 +122,7 @@ impl Shared {
         CometInfo {
             incarnation: self.incarnation,
             host: self.settings.host.clone(),
-            addrs: self.settings.addrs.clone(),
+            addrs: self.settings.public_addresses(),
             region: self.settings.region.clone(),
             zone: self.settings.zone.clone(),
             weight: self.settings.weight,

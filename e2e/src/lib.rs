@@ -1,1 +1,29 @@
+//! The whole thing: the real neighbours on loopback, the real program between them, and what tests need to watch both.
+//!
+//! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
+//! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//!
+//! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
+//! body. [`bench`] is `imcluster bench`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod artefacts;
+pub mod bench;
+pub mod certs;
+pub mod checker;
+pub mod child;
+pub mod client;
+mod eventually;
+pub mod kafka;
+pub mod load;
+pub mod os;
+pub mod ports;
+pub mod program;
+pub mod redis;
+#[cfg(test)]
+mod scripted;
+pub mod soak;
+pub mod stamp;
+
+pub use eventually::{Outcome, eventually};

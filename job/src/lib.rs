@@ -1,1 +1,97 @@
+//! Carries pushes from the queue to the comets: in order, merged where a room is busy, and committed only when every
+//! comet that is owed a push has answered.
+//!
+//! Edges: [`consumer`] reads the queue (Kafka or memory), [`comet`] sends (gRPC or memory). Between them [`dispatch`]
+//! decides who is owed a record, [`room`] keeps each comet's order, [`ledger`] knows what may be committed, and
+//! [`fleet`] which comets there are.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod comet;
+pub mod config;
+pub mod consumer;
+pub mod dispatch;
+pub mod fleet;
+pub mod ledger;
+pub mod metrics;
+pub mod push;
+pub mod room;
+
+#[cfg(test)]
+mod rig;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use config::Config;
+use proto::peers::Peers;
+use runtime::Process;
+
+use crate::comet::Comet;
+use crate::comet::grpc::GrpcComet;
+use crate::comet::queue::Limits;
+use crate::consumer::Source;
+use crate::dispatch::Dispatcher;
+use crate::fleet::{Dial, Fleet};
+use crate::metrics::Metrics;
+
+/// How long the first list of comets is waited for.
+const LIST: Duration = Duration::from_secs(10);
+
+/// Carries records from the source to the comets that `config` names, until the process is told to stop and what was
+/// owed is delivered.
+///
+/// # Errors
+/// When the last commit fails: what it named is delivered again.
+pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
+    let followed = proto::peers::watch(config.comets.clone());
+    // goim's rule: ten seconds without a list, then start with no comets.
+    if tokio::time::timeout(LIST, followed.known()).await.is_err() {
+        tracing::warn!("no list of comets yet, starting without");
+    }
+    let dial: Dial = Arc::new(|address| Ok(Arc::new(GrpcComet::new(address)?) as Arc<dyn Comet>));
+    let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
+    serve(settings, source, followed.peers, dial, process).await
+}
+
+/// What [`serve`] needs to know of [`Config`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The consumer group.
+    pub group: String,
+    /// When packets merge and when a comet is let go.
+    pub limits: Limits,
+    /// How long to finish what is owed at the end.
+    pub flush: Duration,
+}
+
+/// As [`run`], with the list of comets and the way to reach them given.
+///
+/// # Errors
+/// When the last commit fails.
+pub async fn serve(
+    settings: Settings,
+    source: Box<dyn Source>,
+    peers: Peers,
+    dial: Dial,
+    process: Process,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::register(&process.metrics);
+    let queue = process.readiness.condition(source.name(), "the first answer");
+    let fleet = Fleet::new(dial, settings.limits, metrics.clone());
+    fleet.update(&peers.borrow().clone());
+    process.status.part("comets", {
+        let fleet = fleet.clone();
+        move || fleet.report()
+    });
+    let follower = tokio::spawn({
+        let fleet = fleet.clone();
+        async move { fleet.follow(peers).await }
+    });
+    let dispatcher = Dispatcher::new(source, fleet.clone(), &settings.group, metrics);
+    let result = dispatcher.run(process.shutdown.begun(), settings.flush, queue).await;
+    follower.abort();
+    fleet.stop();
+    tracing::info!("job has stopped");
+    result
+}

@@ -583,7 +583,7 @@ function refusalOf(body) {
 }
 
 // src/client.ts
-var FINAL = /* @__PURE__ */ new Set(["replaced", "evicted", "kicked"]);
+var FINAL = /* @__PURE__ */ new Set(["replaced", "kicked"]);
 var MAX_ROOM = 1024;
 var isReserved = (op) => op >= 2 && op <= 25 && !(op >= 4 && op <= 6) || op === 1;
 var utf85 = new TextEncoder();

@@ -6,5 +6,188 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod config;
+mod error;
+#[cfg(test)]
+mod fakes;
+pub mod grpc;
+pub mod http;
+pub mod metrics;
+pub mod nodes;
+pub mod online;
+pub mod push;
 pub mod queue;
+pub mod receive;
+pub mod session;
 pub mod store;
+pub mod tokens;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use runtime::config::ConfigError;
+use runtime::{Process, Shutdown};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+pub use config::Config;
+use nodes::Nodes;
+use online::Online;
+use push::Pusher;
+use queue::PushQueue;
+use session::{SessionMetrics, Sessions};
+use store::SessionStore;
+use tokens::Tokens;
+
+/// The two ports, bound before anything is served.
+#[derive(Debug)]
+pub struct Listeners {
+    http: TcpListener,
+    rpc: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    /// When one cannot be bound; says which.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |flag: &str, address: &str| {
+            let wrong = || format!("--{flag} is `{address}`: expected an address that can be bound");
+            TcpListener::bind(address).await.with_context(wrong)
+        };
+        Ok(Self { http: bind("http-addr", &config.http_addr).await?, rpc: bind("rpc-addr", &config.rpc_addr).await? })
+    }
+
+    /// Where HTTP is served.
+    ///
+    /// # Errors
+    /// When the socket does not say.
+    pub fn http_addr(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// Where gRPC is served.
+    ///
+    /// # Errors
+    /// When the socket does not say.
+    pub fn rpc_addr(&self) -> std::io::Result<SocketAddr> {
+        self.rpc.local_addr()
+    }
+}
+
+/// Serves until told to stop, then ends: unready at once, no new connections after the drain delay, requests in flight
+/// finished, the queue flushed.
+///
+/// # Errors
+/// [`ConfigError`] when the tokens file cannot be used; when a server cannot go on.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    store: Arc<dyn SessionStore>,
+    queue: Arc<dyn PushQueue>,
+    process: Process,
+) -> anyhow::Result<()> {
+    let tokens = open_tokens(&config)?;
+    report(&config, tokens.clone(), &process);
+    let online = Online::new(&process.metrics);
+    let nodes = Nodes::new(config.node.clone(), online.clone());
+    // The servers stop later than the process is told to: after the drain delay.
+    let stop = Shutdown::new();
+
+    let mut followers = JoinSet::new();
+    followers.spawn(online::follow(online.clone(), store.clone(), online::Intervals::default(), stop.clone()));
+    if let Some(tokens) = tokens.clone() {
+        followers.spawn(tokens.follow());
+    }
+    let service = grpc_service(&config, &store, &queue, online.clone(), nodes.clone(), &process, &stop);
+    let api = Arc::new(http::Api {
+        pusher: Pusher::new(store, queue.clone()),
+        online,
+        nodes,
+        tokens,
+        deploy_env: config.deploy_env,
+        metrics: metrics::HttpMetrics::register(&process.metrics),
+        slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
+        limits: config.http,
+    });
+    let within = config.drain_deadline;
+    let http = tokio::spawn(http::serve(listeners.http, api, stop.begun(), within));
+    let mut rpc = tokio::spawn(grpc::serve(listeners.rpc, service, stop.begun()));
+
+    tokio::select! {
+        () = process.shutdown.begun() => {}
+        ended = &mut rpc => {
+            ended.context("the gRPC server panicked")?.context("the gRPC server cannot go on")?;
+            anyhow::bail!("the gRPC server ended by itself");
+        }
+    }
+    process.readiness.leave();
+    tracing::info!(delay = ?config.drain_delay, "leaving: still serving while others take us off their lists");
+    sleep(config.drain_delay).await;
+    stop.begin();
+    let (http, rpc_ended) = tokio::join!(http, timeout(within, &mut rpc));
+    http.context("the HTTP server panicked")?;
+    match rpc_ended {
+        Ok(ended) => ended.context("the gRPC server panicked")?.context("the gRPC server did not end well")?,
+        Err(_) => {
+            tracing::warn!("gRPC calls did not end in time, cutting them");
+            rpc.abort();
+        }
+    }
+    queue.flush(within).await;
+    Ok(())
+}
+
+fn open_tokens(config: &Config) -> Result<Option<Tokens>, ConfigError> {
+    let Some(path) = &config.push_tokens else {
+        tracing::warn!("push auth is none: whoever reaches the HTTP port may push");
+        return Ok(None);
+    };
+    let invalid = |error| ConfigError::Invalid(format!("--push-tokens is `{}`: {error}", path.display()));
+    Tokens::open(path).map(Some).map_err(invalid)
+}
+
+/// What `GET /status` says of us.
+fn report(config: &Config, tokens: Option<Tokens>, process: &Process) {
+    let logic = serde_json::json!({
+        "host": config.host,
+        "region": config.region,
+        "zone": config.zone,
+        "deploy_env": config.deploy_env,
+        "weight": config.weight,
+    });
+    process.status.part("logic", move || logic.clone());
+    process.status.part("push-tokens", move || tokens.as_ref().map_or("none".to_owned(), Tokens::status).into());
+}
+
+fn grpc_service(
+    config: &Config,
+    store: &Arc<dyn SessionStore>,
+    queue: &Arc<dyn PushQueue>,
+    online: Online,
+    nodes: Nodes,
+    process: &Process,
+    stop: &Shutdown,
+) -> grpc::Service {
+    let auth = match config.auth {
+        config::Auth::Trust => session::Auth::Trust,
+    };
+    let counts = SessionMetrics::new(&process.metrics);
+    grpc::Service {
+        sessions: Sessions::new(config.session.clone(), auth, store.clone(), queue.clone(), counts),
+        store: store.clone(),
+        online,
+        receive: receive::Receive::start(&config.receive, &process.metrics, stop.clone()),
+        nodes: Arc::new(move |platform, client| {
+            nodes.weighted(platform, client.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+        }),
+        heartbeat: config.node.heartbeat * config.node.heartbeat_max.unsigned_abs(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,15 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use proto::push::MAX_RECORD;
+
+pub mod kafka;
+pub mod memory;
+#[doc(hidden)]
+pub mod suite;
+
+/// What sarama adds to key and value when it measures a record against its limit; goim's backends know the sum.
+const OVERHEAD: usize = 26;
 
 /// One record to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +32,14 @@ pub enum QueueError {
     /// Away or full: try again later. The record may have been kept all the same.
     #[error("push queue: {0}")]
     Unavailable(String),
+}
+
+impl NewRecord {
+    /// Refuses what is larger than goim's producer takes, whatever the queue behind would say.
+    fn check(&self) -> Result<(), QueueError> {
+        let size = self.key.len() + self.value.len() + OVERHEAD;
+        if size > MAX_RECORD { Err(QueueError::TooLarge) } else { Ok(()) }
+    }
 }
 
 /// The queue of push records. Kafka, or memory.

@@ -7,6 +7,14 @@ use async_trait::async_trait;
 use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 
+pub mod memory;
+pub mod redis;
+#[doc(hidden)]
+pub mod suite;
+
+/// How long what a comet says of itself is kept.
+pub const INFO_TTL: Duration = Duration::from_secs(30);
+
 /// One connection's entry: this key, of this member, is on this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -36,6 +44,17 @@ pub struct ServerOnline {
     pub rooms: HashMap<RoomId, i32>,
     /// Unix seconds as the writing logic's clock had it; only a change of it means anything.
     pub updated: i64,
+}
+
+/// That a server renewed, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The comet.
+    pub server: ServerId,
+    /// Its incarnation, 0 for a Go comet.
+    pub incarnation: u64,
+    /// Another number after every renewal; only a change of it means anything.
+    pub renewal: i64,
 }
 
 /// The store does not answer, or answered nonsense.
@@ -73,7 +92,10 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()>;
     /// Every comet that said something of itself within the last 30 s.
     async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>>;
-    /// Removes every session of that incarnation of a server that still names it. Returns how many.
+    /// Every incarnation of every server that renewed and was not purged since.
+    async fn servers(&self) -> StoreResult<Vec<Seen>>;
+    /// Removes every session of that incarnation of a server that still names it, but for those a later incarnation
+    /// registered again, and forgets the incarnation. Returns how many.
     async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64>;
     /// Asks whether the store answers.
     async fn ping(&self) -> StoreResult<()>;

@@ -157,9 +157,9 @@ pub struct GapRange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// HTTP-like number: 4xx = change the request, 5xx = try again.
-    pub code: u16,
-    /// One word for programs, such as `rate_limited`.
+    /// One word for programs, such as `rate_limited`; op 20 names its refusals the same way.
+    pub code: String,
+    /// A sentence for people that says what to change.
     pub reason: String,
     /// When trying again makes sense, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
 /// The largest message either side takes, in bytes: goim's clients' limit.
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// Stream and connection windows, in bytes.
 const WINDOW: u32 = 4 * 1024 * 1024;
+/// The metadata key a trace travels in (<https://www.w3.org/TR/trace-context/>).
+const TRACE: &str = "traceparent";
 /// How long establishing a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -39,3 +42,21 @@ pub fn channel(address: &str, deadline: Duration) -> Result<Channel, tonic::code
         .initial_connection_window_size(WINDOW)
         .connect_lazy())
 }
+
+/// A request that carries its trace, when it belongs to one.
+pub fn traced<T>(message: T, traceparent: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    // Text that cannot be metadata is no traceparent either.
+    if let Some(value) = traceparent.and_then(|text| text.parse().ok()) {
+        request.metadata_mut().insert(TRACE, value);
+    }
+    request
+}
+
+/// The trace that a request carries.
+pub fn traceparent<T>(request: &Request<T>) -> Option<&str> {
+    request.metadata().get(TRACE)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests;

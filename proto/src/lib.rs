@@ -19,6 +19,7 @@ pub mod envelope;
 pub mod frame;
 pub mod grpc;
 pub mod id;
+pub mod kafka;
 pub mod log;
 pub mod op;
 pub mod packet;

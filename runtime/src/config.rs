@@ -173,6 +173,13 @@ pub fn load<C: FileKeys>(
         .about(about)
         .long_about(None)
         .version(crate::VERSION);
+    debug_assert!(
+        C::KEYS.iter().all(|(key, meaning)| match meaning {
+            FileKey::Arg(id) => command.get_arguments().any(|arg| arg.get_id() == id) && *key == key.to_lowercase(),
+            _ => *key == key.to_lowercase(),
+        }),
+        "every file key is in lower case and names an argument"
+    );
     let mut reading = Reading { command, keys: C::KEYS, env, places: BTreeMap::new(), notices };
     let args = reading.complete(&typed)?;
     let parsed = flexible(reading.command.clone())

@@ -32,7 +32,7 @@ export interface ClientEvents {
 }
 
 /** Codes after which coming back would only throw out whoever took this one's place. */
-const FINAL = new Set(["replaced", "evicted", "kicked"]);
+const FINAL = new Set(["replaced", "kicked"]);
 
 /** Bytes of a room's name, so that it fits a packet whatever is escaped around it. */
 const MAX_ROOM = 1024;

@@ -88,6 +88,8 @@ fn goims_boolean_flags_work_with_and_without_a_value() {
 fn lists_are_separated_by_commas() {
     let config = parse(&["--addrs=1.1.1.1,2.2.2.2", "--whitelist", "1,2", "--tcp-bind", ":1,127.0.0.1:2"]).unwrap();
     assert_eq!(config.addrs, ["1.1.1.1", "2.2.2.2"]);
+    assert_eq!(config.public_addresses(), ["1.1.1.1", "2.2.2.2"]);
+    assert!(parse(&["--addrs="]).unwrap().public_addresses().is_empty());
     assert_eq!(config.whitelist, [1, 2]);
     assert_eq!(config.tcp_bind.len(), 2);
 }

@@ -37,6 +37,7 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct LogicClient {
     server: Arc<str>,
+    incarnation: u64,
     pool: Arc<Pool>,
 }
 
@@ -51,11 +52,11 @@ struct Pool {
 
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
-    /// `dns:name:port`. `server` is who we are. Must be called within a tokio runtime.
+    /// `dns:name:port`. `server` and `incarnation` are who we are. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When an address is not one; one line naming it.
-    pub fn lazy(addresses: &str, server: ServerId) -> anyhow::Result<Self> {
+    pub fn lazy(addresses: &str, server: ServerId, incarnation: u64) -> anyhow::Result<Self> {
         let name = addresses.strip_prefix("dns:").map(str::to_owned);
         let listed: Vec<_> = match &name {
             Some(name) => {
@@ -70,7 +71,7 @@ impl LogicClient {
         if pool.name.is_some() {
             tokio::spawn(follow(Arc::downgrade(&pool)));
         }
-        Ok(Self { server: server.as_str().into(), pool })
+        Ok(Self { server: server.as_str().into(), incarnation, pool })
     }
 
     /// Makes a call at the next address, and at the one after when the first never got it.
@@ -222,19 +223,21 @@ fn client(channel: Channel) -> logic_client::LogicClient<Channel> {
 impl Logic for LogicClient {
     async fn connect(&self, cookie: &str, token: Bytes, address: IpAddr) -> Result<Identity, LogicError> {
         let (server, cookie, address) = (self.server.to_string(), cookie.to_owned(), address.to_string());
-        let request = ConnectReq { server, cookie, token, address };
+        let request = ConnectReq { server, cookie, token, address, incarnation: self.incarnation };
         let make = |channel, request| async move { client(channel).connect(request).await };
         self.call(CONNECT, request, make).await?.try_into()
     }
 
     async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError> {
-        let request = DisconnectReq { mid: mid.0, key: key.to_string(), server: self.server.to_string() };
+        let (server, incarnation) = (self.server.to_string(), self.incarnation);
+        let request = DisconnectReq { mid: mid.0, key: key.to_string(), server, incarnation };
         let make = |channel, request| async move { client(channel).disconnect(request).await };
         Ok(self.call(DEADLINE, request, make).await?.has)
     }
 
     async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
-        let request = HeartbeatReq { mid: mid.0, key: key.to_string(), server: self.server.to_string() };
+        let (server, incarnation) = (self.server.to_string(), self.incarnation);
+        let request = HeartbeatReq { mid: mid.0, key: key.to_string(), server, incarnation };
         let make = |channel, request| async move { client(channel).heartbeat(request).await };
         self.call(DEADLINE, request, make).await.map(drop)
     }

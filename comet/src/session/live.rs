@@ -18,6 +18,8 @@ use crate::shard::{Registration, Shard};
 
 /// How often a session's end or refresh is tried again while logic is away.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
+/// How long a client of a draining comet has to take what waits for it.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
 /// How many times a session's end is told to a logic that does not answer.
 const TRIES: u32 = 3;
 
@@ -60,6 +62,10 @@ impl Session {
         };
         channel.close(reason);
         let reason = channel.closing().unwrap_or(reason);
+        if reason == Close::Drain {
+            // What was pushed before the close is still the client's; who does not read by then goes without.
+            let _in_time = tokio::time::timeout(LAST_FLUSH, flushed(&channel)).await;
+        }
         let last = last_word(channel.variant.framing(), self.requests.caps(), reason, self.requests.goodbye());
         channel.finish(last);
         tracing::debug!(mid = %ended.mid, key = %ended.key, reason = reason.label(), "client gone");
@@ -89,7 +95,9 @@ impl Session {
                     self.read(channel)?;
                 }
                 Event::Next(Next::Close(reason)) => return Err(reason),
-                Event::Next(Next::Write) => channel.flush(),
+                Event::Next(Next::Write) => {
+                    channel.flush();
+                }
                 Event::Next(Next::Read) => self.read(channel)?,
             }
         }
@@ -120,6 +128,15 @@ impl Session {
     }
 }
 
+/// Waits until nothing waits for the socket, or it breaks.
+async fn flushed(channel: &Channel) {
+    while channel.flush() {
+        if poll_fn(|context| channel.wire().poll_writable(context)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Refreshes a session at logic, now and, while logic is away, again and again.
 pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     channel.refresh.set(shard.tick_after(RETRY.min(channel.refresh_every.get())));
@@ -139,6 +156,7 @@ pub(super) async fn assert_again(shard: Rc<Shard>, channel: Rc<Channel>) {
 
 /// Tells logic that a session ended. When the key is here again by then, its session is written once more.
 pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
+    let _counted = shard.shared.departing();
     for attempt in 1..=TRIES {
         let answer = shard.shared.logic.disconnect(mid, &key).await;
         shard.departed.borrow_mut().insert(key.clone(), Instant::now());

@@ -44,7 +44,8 @@ impl Tls {
     /// # Errors
     /// One line naming the file that cannot be read or does not fit.
     pub fn load(cert_files: &[PathBuf], key_files: &[PathBuf]) -> anyhow::Result<Self> {
-        let files: Vec<_> = cert_files.iter().cloned().zip(key_files.iter().cloned()).collect();
+        let pairs = cert_files.iter().cloned().zip(key_files.iter().cloned());
+        let files: Vec<_> = pairs.map(|(chain, key)| Files { chain, key }).collect();
         let contents = read_files(&files)?;
         let current = ArcSwap::from_pointee(parse(&files, &contents)?);
         let certificates = Arc::new(Certificates { files, current, seen: Mutex::new(Some(contents)) });
@@ -100,21 +101,31 @@ impl Tls {
     }
 }
 
-/// Contents of every chain file and its key file.
-type Contents = Vec<(Vec<u8>, Vec<u8>)>;
+/// A certificate chain and its private key, as paths.
+struct Files {
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+/// What was in them.
+#[derive(PartialEq, Eq)]
+struct Contents {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
 
 /// The certificates in use and where they come from.
 struct Certificates {
-    files: Vec<(PathBuf, PathBuf)>,
+    files: Vec<Files>,
     current: ArcSwap<Vec<Arc<CertifiedKey>>>,
     /// What the files held when we last looked; `None` = they could not be read.
-    seen: Mutex<Option<Contents>>,
+    seen: Mutex<Option<Vec<Contents>>>,
 }
 
 impl std::fmt::Debug for Certificates {
     /// Names, never contents: there are private keys among them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.files.iter().map(|(chain, _)| chain)).finish()
+        f.debug_list().entries(self.files.iter().map(|files| &files.chain)).finish()
     }
 }
 
@@ -153,25 +164,25 @@ fn covers(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     parsed.is_ok_and(|certificate| rustls::client::verify_server_name(&certificate, name).is_ok())
 }
 
-fn read_files(files: &[(PathBuf, PathBuf)]) -> anyhow::Result<Contents> {
+fn read_files(files: &[Files]) -> anyhow::Result<Vec<Contents>> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    files.iter().map(|(chain, key)| Ok((read(chain)?, read(key)?))).collect()
+    files.iter().map(|files| Ok(Contents { chain: read(&files.chain)?, key: read(&files.key)? })).collect()
 }
 
-fn parse(files: &[(PathBuf, PathBuf)], contents: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<Vec<Arc<CertifiedKey>>> {
-    let provider = rustls::crypto::ring::default_provider();
-    let one = |((chain_path, key_path), (chain, key)): (&(PathBuf, PathBuf), &(Vec<u8>, Vec<u8>))| {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{} is not PEM", chain_path.display()))?;
-        anyhow::ensure!(!chain.is_empty(), "{} holds no certificate", chain_path.display());
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .with_context(|| format!("{} holds no private key in PEM", key_path.display()))?;
-        let certified = CertifiedKey::from_der(chain, key, &provider)
-            .with_context(|| format!("{} is not the key of {}", key_path.display(), chain_path.display()))?;
-        Ok(Arc::new(certified))
-    };
-    files.iter().zip(contents).map(one).collect()
+fn parse(files: &[Files], contents: &[Contents]) -> anyhow::Result<Vec<Arc<CertifiedKey>>> {
+    files.iter().zip(contents).map(|(files, contents)| Ok(Arc::new(parse_one(files, contents)?))).collect()
+}
+
+fn parse_one(files: &Files, contents: &Contents) -> anyhow::Result<CertifiedKey> {
+    let (chain_path, key_path) = (files.chain.display(), files.key.display());
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&contents.chain)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{chain_path} is not PEM"))?;
+    anyhow::ensure!(!chain.is_empty(), "{chain_path} holds no certificate");
+    let key = PrivateKeyDer::from_pem_slice(&contents.key)
+        .with_context(|| format!("{key_path} holds no private key in PEM"))?;
+    CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
+        .with_context(|| format!("{key_path} is not the key of {chain_path}"))
 }
 
 #[cfg(test)]

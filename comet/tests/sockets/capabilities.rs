@@ -106,15 +106,15 @@ async fn requests_that_make_no_sense_are_answered_with_op_24_and_their_seq() {
     let mut client = welcomed(&comet, false, ROOMS).await;
     for body in ["", "{}", "[1]", "nonsense"] {
         client.send(&packet(19, 5, body)).await;
-        client.expect(&packet(24, 5, r#"{"code":400,"reason":"expected_a_list_of_rooms"}"#)).await;
+        client.expect(&packet(24, 5, r#"{"code":"bad_body","reason":"expected a JSON list of room keys"}"#)).await;
     }
     for op in [18, 20, 22, 23, 24, 25] {
         client.send(&packet(op, 6, "")).await;
-        client.expect(&packet(24, 6, r#"{"code":400,"reason":"unexpected_op"}"#)).await;
+        client.expect(&packet(24, 6, r#"{"code":"unexpected_op","reason":"this op is the server's"}"#)).await;
     }
     let mut client = welcomed(&comet, true, r#"{"key":"e","caps":["envelope"]}"#).await;
     client.send(&packet(19, 7, "[]")).await;
-    client.expect(&packet(24, 7, r#"{"code":400,"reason":"unexpected_op"}"#)).await;
+    client.expect(&packet(24, 7, r#"{"code":"unexpected_op","reason":"this op is the server's"}"#)).await;
     assert!(!logic.said().iter().any(|said| matches!(said, comet::logic::memory::Said::Receive { .. })));
     comet.stop().await;
 }

@@ -74,7 +74,7 @@ async fn logic_being_away_says_try_again() {
     client.closes_with(1013).await;
     let mut client = Client::tcp(&comet).await;
     client.send(&packet(7, 1, r#"{"caps":["envelope"]}"#)).await;
-    let told = br#"{"code":503,"reason":"logic_away","retryAfterMs":2000}"#;
+    let told = br#"{"code":"logic_away","reason":"sessions cannot be made right now: try again","retryAfterMs":2000}"#;
     assert_eq!(client.rest().await, packet(24, 0, &told[..]));
     let mut client = Client::ws(&comet).await;
     client.send(&packet(7, 1, r#"{"caps":["envelope"]}"#)).await;

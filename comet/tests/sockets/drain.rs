@@ -51,13 +51,16 @@ async fn told_to_stop_it_closes_clients_at_the_rate_while_pushes_still_arrive() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn capable_clients_are_told_to_come_back_at_once() {
+async fn capable_clients_are_told_to_connect_to_another() {
     let (comet, _) = comet(&[]).await;
     let mut client = Client::tcp(&comet).await;
     client.send(&packet(7, 1, r#"{"key":"c","caps":["envelope"]}"#)).await;
     client.packet().await;
     comet.process.shutdown.begin();
-    assert_eq!(client.rest().await, packet(24, 0, &br#"{"code":503,"reason":"drain","retryAfterMs":0}"#[..]));
+    assert_eq!(
+        client.rest().await,
+        packet(24, 0, &br#"{"code":"drain","reason":"this server is leaving: connect to another"}"#[..])
+    );
     comet.stop().await;
 }
 
@@ -77,5 +80,23 @@ async fn who_authenticates_while_the_others_are_closed_is_closed_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_nobody_there_it_is_gone_at_once() {
     let (comet, _) = comet(&["--drain-delay", "1h", "--drain-min", "1h", "--drain-max", "1h"]).await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_before_the_close_is_still_delivered_and_who_left_holds_up_nothing() {
+    let (comet, _) = comet(&["--tcp-send-buffer", "4096", "--queue-bytes", "8MiB"]).await;
+    let mut reading = Client::narrow(&comet, true).await;
+    reading.sign_in(r#"{"key":"reading","room_id":"r"}"#).await;
+    let mut leaving = Client::narrow(&comet, false).await;
+    leaving.sign_in(r#"{"key":"leaving","room_id":"r"}"#).await;
+    let body = "x".repeat(1 << 20);
+    comet.push_room("r", &[&body]).await;
+    comet.push_room("r", &["last"]).await;
+    drop(leaving);
+    comet.process.shutdown.begin();
+    assert_eq!(reading.pushed().await, [(1000, body)]);
+    assert_eq!(reading.pushed().await, [(1000, "last".into())]);
+    reading.closes_with(1012).await;
     comet.stop().await;
 }

@@ -249,7 +249,10 @@ async fn kicked_keys_are_closed_and_told_why() {
     comet.delivery().kick(KickReq { keys, ..Default::default() }).await.unwrap();
     goim.closes().await;
     ws.closes_with(1008).await;
-    assert_eq!(caps.rest().await, packet(24, 0, &br#"{"code":409,"reason":"kicked"}"#[..]));
+    assert_eq!(
+        caps.rest().await,
+        packet(24, 0, &br#"{"code":"kicked","reason":"this connection was ended by the service"}"#[..])
+    );
     other.got_nothing().await;
     eventually("logic is told", || disconnected(&logic).len() == 3).await;
     assert_eq!(comet.closed("kicked"), 3.0);

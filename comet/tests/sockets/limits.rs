@@ -23,7 +23,10 @@ async fn more_packets_a_second_than_allowed_close_the_connection() {
     loop {
         let packet = capable.packet().await;
         if packet.op == 24 {
-            assert_eq!(packet.body, r#"{"code":429,"reason":"rate_limited","retryAfterMs":1000}"#);
+            assert_eq!(
+                packet.body,
+                r#"{"code":"rate_limited","reason":"too many packets or bytes a second: send less","retryAfterMs":1000}"#
+            );
             break;
         }
         assert_eq!(packet.op, 3);

@@ -33,10 +33,18 @@ fn a_traceparent_is_read_as_the_recommendation_says() {
     }
 }
 
-/// What the collector was sent: (trace, span, parent, name), in hex.
+/// One span the collector was sent; ids in hex.
+#[derive(Clone, Debug)]
+struct Sent {
+    trace: String,
+    id: String,
+    parent: String,
+    name: String,
+}
+
 #[derive(Clone, Default)]
 struct Collector {
-    spans: Arc<Mutex<Vec<(String, String, String, String)>>>,
+    spans: Arc<Mutex<Vec<Sent>>>,
 }
 
 #[tonic::async_trait]
@@ -49,7 +57,7 @@ impl TraceService for Collector {
         for resource in request.into_inner().resource_spans {
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 let (trace, id, parent) = (hex(&span.trace_id), hex(&span.span_id), hex(&span.parent_span_id));
-                self.spans.lock().push((trace, id, parent, span.name));
+                self.spans.lock().push(Sent { trace, id, parent, name: span.name });
             }
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
@@ -94,12 +102,13 @@ async fn one_push_is_one_trace_over_two_hops() {
     telemetry.flush().await;
 
     let spans = collector.spans.lock().clone();
-    let named = |name: &str| spans.iter().find(|span| span.3 == name).unwrap_or_else(|| panic!("{name} in {spans:?}"));
+    let named =
+        |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name} in {spans:?}"));
     let (push, queue, deliver) = (named("http push"), named("queue"), named("deliver"));
     assert_eq!(spans.len(), 3, "{spans:?}");
-    assert_eq!(carried, format!("00-{}-{}-01", push.0, push.1));
-    assert_eq!((&deliver.0, &deliver.2), (&push.0, &push.1));
-    assert_eq!((&queue.0, &queue.2), (&push.0, &push.1));
+    assert_eq!(carried, format!("00-{}-{}-01", push.trace, push.id));
+    assert_eq!((&deliver.trace, &deliver.parent), (&push.trace, &push.id));
+    assert_eq!((&queue.trace, &queue.parent), (&push.trace, &push.id));
     drop(guard);
     server.abort();
 }

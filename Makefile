@@ -1,0 +1,32 @@
+# The commands a person types. Each is a line that could be typed by hand.
+.PHONY: help run run-real check test bench image soak
+BIN = "$${CARGO_TARGET_DIR:-target}/release"
+LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
+MINUTES ?= 10
+SEED ?= 1
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo "lanes       $(LANES)"
+
+run: ## comet, logic and job in one process, in memory; nothing else is needed
+	cargo run --release -- standalone
+
+run-real: ## the same on real Kafka and Redis, which are started on loopback and end with it
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/neighbours imcluster standalone --kafka {kafka} --redis {redis}
+
+check: ## what to run before a commit: format, lints, unit tests
+	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test --workspace --lib --bins
+
+test: ## everything, with what it needs installed; ends in one line of counts
+	@.ci/test
+
+bench: ## the figures of the README, measured here
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
+
+image: ## the container image imcluster:dev
+	docker build --tag imcluster:dev .
+
+soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
+	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }
+	IMCLUSTER_SOAK_MINUTES=$(MINUTES) IMCLUSTER_SOAK_SEED=$(SEED) cargo test --release -p imcluster -p e2e --test $(LANE) -- --nocapture --test-threads=1

@@ -1,0 +1,146 @@
+//! A cluster on one machine: Kafka, Redis, one logic, one job and some comets, each its own process.
+
+use std::net::SocketAddr;
+
+use super::{Program, flags};
+use crate::kafka::Kafka;
+use crate::ports::Port;
+use crate::redis::Redis;
+
+/// What a stack is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many comets.
+    pub comets: usize,
+    /// How many brokers.
+    pub brokers: usize,
+    /// Whether Kafka (one broker then) and Redis speak TLS and want a user: SCRAM and an ACL.
+    pub secure: bool,
+    /// The topic, which is made first.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Further arguments for logic.
+    pub logic: Vec<String>,
+    /// Further arguments for job.
+    pub job: Vec<String>,
+    /// Further arguments for every comet.
+    pub comet: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            comets: 1,
+            brokers: 1,
+            secure: false,
+            topic: "goim-push-topic".to_owned(),
+            partitions: 9,
+            logic: Vec::new(),
+            job: Vec::new(),
+            comet: Vec::new(),
+        }
+    }
+}
+
+/// Everything running. Fields are dropped in this order, so the programs go before what they talk to.
+#[derive(Debug)]
+pub struct Stack {
+    /// Kafka → comets.
+    pub job: Program,
+    /// The connections.
+    pub comets: Vec<Comet>,
+    /// HTTP → Kafka.
+    pub logic: Program,
+    /// The log.
+    pub kafka: Kafka,
+    /// The store.
+    pub redis: Redis,
+    http: Port,
+    grpc: Port,
+}
+
+/// A comet and where it listens.
+#[derive(Debug)]
+pub struct Comet {
+    /// The process.
+    pub program: Program,
+    /// Its server id.
+    pub name: String,
+    tcp: Port,
+    websocket: Port,
+    grpc: Port,
+}
+
+impl Stack {
+    /// Starts it all and waits until everything is ready.
+    ///
+    /// # Errors
+    /// When a part does not come up; the text names it and its log.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let (kafka, redis) = match options.secure {
+            false => tokio::try_join!(Kafka::cluster(options.brokers), Redis::start())?,
+            true => tokio::try_join!(Kafka::with_sasl_tls(), Redis::with_tls_and_acl())?,
+        };
+        kafka.create_topic(&options.topic, options.partitions).await?;
+        let (mut queue, mut store) = (flags::kafka(&kafka.brokers(), &options.topic), flags::redis(&redis.address()));
+        if options.secure {
+            let secure = kafka.secure();
+            queue = flags::kafka(&secure.sasl_brokers(), &options.topic);
+            queue.extend(flags::kafka_sasl(secure, secure.scram()));
+            store.extend(flags::redis_secure(redis.secure()));
+        }
+        let (http, grpc) = (Port::free()?, Port::free()?);
+        let wiring = [flags::logic(&http, &grpc), queue.clone(), store, options.logic].concat();
+        let logic = Program::start("logic", &wiring).await?;
+        let mut comets = Vec::new();
+        for number in 1..=options.comets {
+            comets.push(Comet::start(&format!("comet{number}"), &grpc, &options.comet).await?);
+        }
+        let wiring = flags::job(comets.iter().map(|comet| &comet.grpc));
+        let job = Program::start("job", &[wiring, queue, options.job].concat()).await?;
+        Ok(Self { job, comets, logic, kafka, redis, http, grpc })
+    }
+
+    /// Where backends push.
+    pub fn http(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Where logic serves comets.
+    pub fn logic_grpc(&self) -> SocketAddr {
+        self.grpc.address()
+    }
+
+    /// One of the comets, counted from 0.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn comet(&self, index: usize) -> &Comet {
+        &self.comets[index]
+    }
+}
+
+impl Comet {
+    async fn start(name: &str, logic: &Port, more: &[String]) -> anyhow::Result<Self> {
+        let (tcp, websocket, grpc) = (Port::free()?, Port::free()?, Port::free()?);
+        let wiring = flags::comet(name, &tcp, &websocket, &grpc, logic);
+        let program = Program::start("comet", &[wiring, more.to_vec()].concat()).await?;
+        Ok(Self { program, name: name.to_owned(), tcp, websocket, grpc })
+    }
+
+    /// Where clients connect over TCP.
+    pub fn tcp(&self) -> SocketAddr {
+        self.tcp.address()
+    }
+
+    /// Where clients connect over WebSocket, at `/sub`.
+    pub fn websocket(&self) -> SocketAddr {
+        self.websocket.address()
+    }
+
+    /// Where job pushes.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc.address()
+    }
+}

@@ -1,0 +1,108 @@
+//! A primary, a replica and three sentinels that make the replica the primary when the primary is gone.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use super::{Redis, ask, server};
+use crate::child::Child;
+use crate::eventually;
+use crate::kafka::fill;
+use crate::ports::Port;
+
+const TEMPLATE: &str = include_str!("../../redis/sentinel.conf");
+const NAME: &str = "goim";
+/// Sentinels ask a primary for its replicas only every 10 s.
+const READY: Duration = Duration::from_secs(60);
+
+/// The five processes. A failover takes 2 to 15 s.
+#[derive(Debug)]
+pub struct Sentinel {
+    primary: Redis,
+    replica: Redis,
+    sentinels: Vec<(Child, Port)>,
+    _scratch: TempDir,
+}
+
+impl Sentinel {
+    /// Starts them and waits until the replica is in step and every sentinel knows it and the other two.
+    ///
+    /// # Errors
+    /// When Redis is missing (the text says what to install) or they do not find each other.
+    pub async fn start() -> anyhow::Result<Self> {
+        let primary = Redis::start().await?;
+        let master = primary.port.number();
+        let replica = Redis::launch("redis-replica", Port::free()?, |port, _| {
+            Ok((format!("port {}\nreplicaof 127.0.0.1 {master}\n", port.number()), None))
+        })
+        .await?;
+        let scratch = tempfile::Builder::new().prefix("imcluster-sentinel-").tempdir()?;
+        let mut sentinels = Vec::new();
+        for number in 1..=3 {
+            let port = Port::free()?;
+            let config = scratch.path().join(format!("sentinel{number}.conf"));
+            let values = [
+                ("name", NAME.to_owned()),
+                ("port", port.number().to_string()),
+                ("dir", scratch.path().display().to_string()),
+                ("primary", master.to_string()),
+            ];
+            std::fs::write(&config, fill(TEMPLATE, &values)).context("write a sentinel's file")?;
+            sentinels.push((server(&format!("sentinel{number}"), config, &["--sentinel"])?, port));
+        }
+        let all = Self { primary, replica, sentinels, _scratch: scratch };
+        eventually(READY, "the sentinels to know everybody", || all.know_each_other()).await?;
+        Ok(all)
+    }
+
+    async fn know_each_other(&self) -> anyhow::Result<()> {
+        let link = self.replica.cli(&["info", "replication"]).await?;
+        anyhow::ensure!(link.contains("master_link_status:up"), "the replica is not in step");
+        for (_, port) in &self.sentinels {
+            let info = ask(port.number(), &[], &["info", "sentinel"]).await?;
+            anyhow::ensure!(info.contains("slaves=1,sentinels=3"), "a sentinel says {info}");
+        }
+        Ok(())
+    }
+
+    /// The name the sentinels know the primary by.
+    pub fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// `host:port` of every sentinel.
+    pub fn addresses(&self) -> Vec<String> {
+        self.sentinels.iter().map(|(_, port)| port.address().to_string()).collect()
+    }
+
+    /// The server that was the primary at the start.
+    pub fn first(&self) -> &Redis {
+        &self.primary
+    }
+
+    /// The server that was the replica at the start.
+    pub fn second(&self) -> &Redis {
+        &self.replica
+    }
+
+    /// One of the sentinels' processes, counted from 0.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn sentinel(&self, index: usize) -> &Child {
+        &self.sentinels[index].0
+    }
+
+    /// Who the first living sentinel says is the primary, as `host:port`.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn primary(&self) -> anyhow::Result<String> {
+        let alive = self.sentinels.iter().find(|(child, _)| child.exited().is_none()).context("no sentinel is left")?;
+        let answer = ask(alive.1.number(), &[], &["sentinel", "get-master-addr-by-name", NAME]).await?;
+        let mut lines = answer.lines();
+        let (host, port) = lines.next().zip(lines.next()).with_context(|| format!("a sentinel says {answer:?}"))?;
+        Ok(format!("{host}:{port}"))
+    }
+}

@@ -1,0 +1,159 @@
+//! A comet that does what a test tells it, faults included: clients, farm and checker are tried against it.
+//! It speaks both framings on one port, knows no rooms, and gives every push to everybody.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proto::{Packet, frame, op, packet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
+
+use crate::client::Target;
+use crate::stamp::Stamp;
+
+/// What the comet does wrong, for every client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Never sends number 7.
+    Lose,
+    /// Sends number 7 twice.
+    Repeat,
+    /// Sends number 8 before 7.
+    Swap,
+    /// Sends every byte by itself.
+    Trickle,
+    /// Closes instead of answering an auth packet.
+    Refuse,
+}
+
+#[derive(Clone)]
+pub struct ScriptedComet {
+    address: SocketAddr,
+    pushes: broadcast::Sender<Stamp>,
+    heartbeats: Arc<AtomicU64>,
+}
+
+impl ScriptedComet {
+    pub async fn start(fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (pushes, _) = broadcast::channel(1 << 16);
+        let heartbeats = Arc::<AtomicU64>::default();
+        let (sender, counter) = (pushes.clone(), heartbeats.clone());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket, fault, sender.clone(), counter.clone()));
+            }
+        });
+        Self { address, pushes, heartbeats }
+    }
+
+    pub fn target(&self, scheme: &str) -> Target {
+        format!("{scheme}://{}", self.address).parse().unwrap()
+    }
+
+    pub fn push(&self, run: u32, stream: u32, number: u32, due: Duration) {
+        self.give(Stamp { run, stream, number, due });
+    }
+
+    pub fn give(&self, stamp: Stamp) {
+        self.pushes.send(stamp).unwrap();
+    }
+
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<Stamp>, heartbeats: Arc<AtomicU64>) {
+    let (mut unread, mut frames) = (Vec::new(), None);
+    let (mut pushes, mut live, mut held) = (pushes.subscribe(), false, None);
+    loop {
+        let stamp = tokio::select! {
+            read = socket.read_buf(&mut unread) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => None,
+            },
+            Ok(stamp) = pushes.recv(), if live => Some(stamp),
+        };
+        if let Some(stamp) = stamp {
+            let order = match (fault, stamp.number) {
+                (Fault::Lose, 7) => vec![],
+                (Fault::Repeat, 7) => vec![stamp, stamp],
+                (Fault::Swap, 7) => {
+                    held = Some(stamp);
+                    vec![]
+                }
+                (Fault::Swap, 8) => vec![stamp, held.take().unwrap()],
+                _ => vec![stamp],
+            };
+            for stamp in order {
+                send(&mut socket, frames.is_some(), &pushed(stamp, frames.is_some()), fault).await;
+            }
+        }
+        if frames.is_none() && unread.starts_with(b"GET ") && unread.ends_with(b"\r\n\r\n") {
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            unread.clear();
+            frames = Some(frame::Reader::server(65536));
+        }
+        while let Some(packet) = take(&mut unread, &mut frames) {
+            let reply = match packet.op {
+                op::AUTH if fault == Fault::Refuse => return,
+                op::AUTH => {
+                    live = true;
+                    Packet::new(op::AUTH_REPLY, packet.seq, "")
+                }
+                op::HEARTBEAT => {
+                    heartbeats.fetch_add(1, Ordering::SeqCst);
+                    Packet::new(op::HEARTBEAT_REPLY, packet.seq, &b"\0\0\0\x05"[..])
+                }
+                other => Packet::new(other + 1, packet.seq, packet.body),
+            };
+            send(&mut socket, frames.is_some(), &reply.to_bytes(), fault).await;
+        }
+    }
+}
+
+fn take(unread: &mut Vec<u8>, frames: &mut Option<frame::Reader>) -> Option<Packet> {
+    let (packet, used) = match frames {
+        None if unread.starts_with(b"GET ") => return None,
+        None => packet::decode(unread, 65536).unwrap().map(|(packet, used)| (packet.to_packet(), used))?,
+        Some(frames) => match frames.next(unread).unwrap()? {
+            (frame::Event::Message(message), used) => {
+                (packet::decode_message(message, 65536).unwrap().to_packet(), used)
+            }
+            _ => return None,
+        },
+    };
+    unread.drain(..used);
+    Some(packet)
+}
+
+/// A push as comet writes it: bare over TCP, inside op 9 over WebSocket.
+fn pushed(stamp: Stamp, websocket: bool) -> Vec<u8> {
+    let (mut body, mut inner) = (Vec::new(), Vec::new());
+    stamp.encode(64, &mut body);
+    packet::encode(1, 1000, 0, &body, &mut inner);
+    if websocket { packet::raw(inner.into()).to_bytes().to_vec() } else { inner }
+}
+
+async fn send(socket: &mut TcpStream, websocket: bool, packet: &[u8], fault: Fault) {
+    let mut bytes = Vec::new();
+    if websocket {
+        frame::put_header(frame::BINARY, packet.len(), &mut bytes);
+    }
+    bytes.extend_from_slice(packet);
+    let step = if fault == Fault::Trickle { 1 } else { bytes.len() };
+    for part in bytes.chunks(step) {
+        // A client that has what it came for is gone by now.
+        let _ = socket.write_all(part).await;
+        tokio::task::yield_now().await;
+    }
+}

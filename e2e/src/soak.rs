@@ -1,0 +1,33 @@
+//! How long and with which numbers a test runs: short in `make test`, as long as one likes with `make soak`.
+
+use std::time::Duration;
+
+/// How long a test that can go on for ever does: `IMCLUSTER_SOAK_MINUTES`, else what it takes for enough.
+pub fn length(enough: Duration) -> Duration {
+    number("IMCLUSTER_SOAK_MINUTES").map_or(enough, |minutes| Duration::from_secs(minutes * 60))
+}
+
+/// What a test seeds its random numbers with: `IMCLUSTER_SOAK_SEED`, else 1. The same seed is the same test.
+pub fn seed() -> u64 {
+    number("IMCLUSTER_SOAK_SEED").unwrap_or(1)
+}
+
+/// # Panics
+/// When the variable is set and no number: a soak of the default length would be mistaken for the one asked for.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a whole number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_is_as_long_as_it_says_unless_told_otherwise() {
+        assert_eq!(number("IMCLUSTER_SOAK_OF_NOBODY"), None);
+        if std::env::var_os("IMCLUSTER_SOAK_MINUTES").is_none() {
+            assert_eq!(length(Duration::from_secs(7)), Duration::from_secs(7));
+        }
+    }
+}

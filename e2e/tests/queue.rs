@@ -1,0 +1,157 @@
+//! The push queue on real Kafka: the suite that memory passes too, what a record looks like to a Go job, and outages.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use e2e::eventually;
+use e2e::kafka::{Kafka, Login};
+use logic::queue::kafka::KafkaQueue;
+use logic::queue::{NewRecord, PushQueue, QueueError, suite};
+use proto::kafka::KafkaConfig;
+use rdkafka::Message;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::Headers;
+use runtime::Process;
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    kafka: KafkaConfig,
+}
+
+fn start(flags: &[&str], process: &Process) -> KafkaQueue {
+    let argv = std::iter::once("test").chain(flags.iter().copied());
+    KafkaQueue::start(&Program::parse_from(argv).kafka, process).unwrap()
+}
+
+async fn ready(process: &Process) {
+    let ready = || async { process.readiness.is_ready().then_some(()).ok_or_else(|| process.readiness.report()) };
+    eventually(SOON, "the queue", ready).await.unwrap();
+}
+
+/// A queue that answers.
+async fn queue(flags: &[&str]) -> Arc<KafkaQueue> {
+    let process = Process::quiet();
+    let queue = start(flags, &process);
+    ready(&process).await;
+    Arc::new(queue)
+}
+
+fn record(key: &'static str, value: &'static str) -> NewRecord {
+    NewRecord { key: key.into(), value: value.into(), traceparent: None }
+}
+
+#[tokio::test]
+async fn kafka_passes_the_suite_and_a_record_is_what_goims_is() {
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("goim-push-topic", 9).await.unwrap();
+    let queue = queue(&["--kafka-brokers", &kafka.brokers()]).await;
+    suite::run(queue.clone()).await;
+
+    kafka.create_topic("looked-at", 9).await.unwrap();
+    let queue = self::queue(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "looked-at"]).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    queue.send(record("plain", "v")).await.unwrap();
+    queue.send(NewRecord { traceparent: Some(trace.clone()), ..record("plain", "traced") }).await.unwrap();
+    let consumer: StreamConsumer =
+        kafka.client().set("group.id", "looker").set("auto.offset.reset", "earliest").create().unwrap();
+    consumer.subscribe(&["looked-at"]).unwrap();
+    let plain = tokio::time::timeout(SOON, consumer.recv()).await.unwrap().unwrap();
+    assert_eq!((plain.key(), plain.payload()), (Some(&b"plain"[..]), Some(&b"v"[..])));
+    assert!(plain.headers().is_none(), "goim writes none");
+    let traced = tokio::time::timeout(SOON, consumer.recv()).await.unwrap().unwrap();
+    let header = traced.headers().unwrap().get(0);
+    assert_eq!((header.key, header.value), ("traceparent", Some(trace.as_bytes())));
+    assert!(traced.timestamp().to_millis().unwrap() > 1_700_000_000_000);
+}
+
+#[tokio::test]
+async fn a_missing_topic_is_named_and_found_when_it_appears() {
+    let kafka = Kafka::start().await.unwrap();
+    let process = Process::quiet();
+    let queue = start(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "later"], &process);
+    eventually(SOON, "the topic to be missed", || async {
+        process
+            .readiness
+            .report()
+            .contains("topic `later` does not exist: create it, or name another with --kafka-topic")
+    })
+    .await
+    .unwrap();
+    kafka.create_topic("later", 3).await.unwrap();
+    ready(&process).await;
+    assert_eq!(queue.partitions(), 3);
+    queue.send(record("k", "v")).await.unwrap();
+}
+
+/// goim blocks its handlers through ten retries (D22).
+#[tokio::test]
+async fn a_broker_that_is_away_is_unavailable_in_time_and_back_by_itself() {
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("goim-push-topic", 9).await.unwrap();
+    let process = Process::quiet();
+    let queue = start(&["--kafka-brokers", &kafka.brokers()], &process);
+    ready(&process).await;
+    let (_, before) = queue.send(record("k", "before")).await.unwrap();
+
+    kafka.stop();
+    let refused = tokio::time::timeout(SOON, queue.send(record("k", "during"))).await.unwrap().unwrap_err();
+    assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
+    kafka.cont();
+    eventually(SOON, "Kafka after the freeze", || queue.send(record("k", "after"))).await.unwrap();
+
+    kafka.kill();
+    let refused = tokio::time::timeout(SOON, queue.send(record("k", "dead"))).await.unwrap().unwrap_err();
+    assert!(matches!(refused, QueueError::Unavailable(_)), "{refused}");
+    eventually(SOON, "the outage to show", || async { process.readiness.report().contains("kafka: down") })
+        .await
+        .unwrap();
+    assert!(process.readiness.is_ready());
+    kafka.restart().await.unwrap();
+    let (_, after) = eventually(SOON, "Kafka after the crash", || queue.send(record("k", "again"))).await.unwrap();
+    assert!(after > before);
+    eventually(SOON, "the outage to be over", || async { process.readiness.report() == "kafka: ok\n" }).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_with_plain_and_scram_and_client_certificates_are_let_in_and_a_wrong_password_is_not() {
+    let kafka = Kafka::with_sasl_tls().await.unwrap();
+    kafka.create_topic("goim-push-topic", 9).await.unwrap();
+    let secure = kafka.secure();
+    let file = |path: &Path| path.display().to_string();
+    let ca = file(secure.ca());
+    let sasl = |login: &Login, password: &Path| {
+        let brokers = secure.sasl_brokers();
+        ["--kafka-brokers", &brokers, "--kafka-ca-file", &ca, "--kafka-sasl", login.mechanism]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(["--kafka-username-file".to_owned(), file(&login.user_file)])
+            .chain(["--kafka-password-file".to_owned(), file(password)])
+            .collect::<Vec<String>>()
+    };
+    for login in [secure.plain(), secure.scram()] {
+        let flags = sasl(login, &login.password_file);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        queue(&flags).await.send(record("k", login.mechanism)).await.unwrap();
+    }
+    let client = secure.client();
+    let flags = ["--kafka-brokers", &secure.mtls_brokers(), "--kafka-ca-file", &ca];
+    let certificate = ["--kafka-cert-file", &file(&client.cert), "--kafka-key-file", &file(&client.key)];
+    queue(&[&flags[..], &certificate[..]].concat()).await.send(record("k", "mtls")).await.unwrap();
+
+    let process = Process::quiet();
+    let flags = sasl(secure.plain(), &secure.plain().user_file);
+    let _queue = start(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &process);
+    eventually(SOON, "the refusal to show", || async {
+        let report = process.readiness.report();
+        if report.contains("uthentication") { Ok(()) } else { Err(report) }
+    })
+    .await
+    .unwrap();
+    assert!(!process.readiness.is_ready());
+}

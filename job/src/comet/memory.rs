@@ -1,0 +1,209 @@
+//! A comet in memory: keeps what it is sent and misbehaves when told to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use proto::comet::Owner;
+use proto::delivery::{ClaimReply, ClaimReq, HelloReply};
+use tokio::sync::watch;
+
+use super::{Call, Comet, CometError};
+
+/// How it behaves from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// Takes everything.
+    #[default]
+    Fine,
+    /// Never answers.
+    Hangs,
+    /// Nobody there.
+    Away,
+    /// Answers calls with this text, as a Go comet does with its errors.
+    Refuses(String),
+}
+
+/// A comet of one process; clones are the same comet.
+#[derive(Clone, Debug)]
+pub struct MemoryComet {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Server id; `None` = a Go comet, which cannot be asked.
+    server: Option<String>,
+    incarnation: Mutex<u64>,
+    mood: watch::Sender<Mood>,
+    calls: watch::Sender<Vec<Call>>,
+    /// Highest generation that claimed or sent for a group's partition.
+    claims: Mutex<HashMap<(String, u32), i32>>,
+    /// Keys that are here; every key when empty.
+    keys: Mutex<Vec<String>>,
+    busy: Mutex<HashMap<u32, usize>>,
+    /// The most calls of one partition that were open at once.
+    most: Mutex<usize>,
+}
+
+impl MemoryComet {
+    /// One of ours.
+    pub fn new(server: &str) -> Self {
+        Self::make(Some(server.to_owned()))
+    }
+
+    /// One of goim's: it knows goim's calls only.
+    pub fn go() -> Self {
+        Self::make(None)
+    }
+
+    fn make(server: Option<String>) -> Self {
+        let shared = Shared {
+            server,
+            incarnation: Mutex::new(1),
+            mood: watch::Sender::default(),
+            calls: watch::Sender::default(),
+            claims: Mutex::default(),
+            keys: Mutex::default(),
+            busy: Mutex::default(),
+            most: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Changes how it behaves.
+    pub fn set(&self, mood: Mood) {
+        self.shared.mood.send_replace(mood);
+    }
+
+    /// Forgets claims and takes another incarnation, as a process that was started again.
+    pub fn restart(&self) {
+        *self.shared.incarnation.lock() += 1;
+        self.shared.claims.lock().clear();
+    }
+
+    /// From now on only these keys are here.
+    pub fn holds(&self, keys: &[&str]) {
+        *self.shared.keys.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
+    }
+
+    /// Every call it took, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.calls.borrow().clone()
+    }
+
+    /// Follows the calls it took.
+    pub fn watch(&self) -> watch::Receiver<Vec<Call>> {
+        self.shared.calls.subscribe()
+    }
+
+    /// The highest generation that claimed this partition.
+    pub fn claimed(&self, group: &str, partition: u32) -> Option<i32> {
+        self.shared.claims.lock().get(&(group.to_owned(), partition)).copied()
+    }
+
+    /// The most calls of one partition that were open at once.
+    pub fn most_open(&self) -> usize {
+        *self.shared.most.lock()
+    }
+
+    async fn answers(&self) -> Result<(), CometError> {
+        let mood = self.shared.mood.subscribe().wait_for(|mood| *mood != Mood::Hangs).await.map(|mood| mood.clone());
+        match mood {
+            Ok(Mood::Away) | Err(_) => Err(CometError::Away("connection refused".into())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn check(&self, owner: Option<&Owner>, partition: u32) -> Result<(), CometError> {
+        let Some(owner) = owner else {
+            return Ok(());
+        };
+        let mut claims = self.shared.claims.lock();
+        let highest = claims.entry((owner.group.clone(), partition)).or_insert(owner.generation);
+        if *highest > owner.generation {
+            return Err(CometError::Fenced);
+        }
+        *highest = owner.generation;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Comet for MemoryComet {
+    async fn hello(&self) -> Result<HelloReply, CometError> {
+        self.answers().await?;
+        let server = self.shared.server.clone().ok_or(CometError::Unimplemented)?;
+        Ok(HelloReply { server, incarnation: *self.shared.incarnation.lock() })
+    }
+
+    async fn claim(&self, claim: ClaimReq) -> Result<ClaimReply, CometError> {
+        self.answers().await?;
+        if self.shared.server.is_none() {
+            return Err(CometError::Unimplemented);
+        }
+        let owner = Owner { group: claim.group, generation: claim.generation };
+        let fenced = claim.partitions.into_iter().filter(|partition| self.check(Some(&owner), *partition).is_err());
+        Ok(ClaimReply { fenced: fenced.collect() })
+    }
+
+    async fn send(&self, call: Call, _traceparent: Option<&str>) -> Result<Vec<String>, CometError> {
+        let (owner, ids) = match &call {
+            Call::Push(request) => (&request.owner, &request.ids[..]),
+            Call::Broadcast(request) => (&request.owner, &request.ids[..]),
+            Call::Room(request) => (&request.owner, &request.ids[..]),
+            Call::Kick(request) => (&request.owner, &[][..]),
+        };
+        let partition = ids.first().map_or(0, |id| id.partition);
+        let _open = Open::new(&self.shared, partition);
+        self.answers().await?;
+        if let Mood::Refuses(text) = &*self.shared.mood.borrow() {
+            return Err(CometError::Refused { reason: "unknown", text: text.clone() });
+        }
+        if self.shared.server.is_none() && matches!(call, Call::Kick(_)) {
+            return Err(CometError::Unimplemented);
+        }
+        // A kick names no partition, so there is nothing to fence it by.
+        if self.shared.server.is_some() && !ids.is_empty() {
+            self.check(owner.as_ref(), partition)?;
+        }
+        let missing = match &call {
+            Call::Push(request) => {
+                let here = self.shared.keys.lock();
+                request.keys.iter().filter(|key| !here.is_empty() && !here.contains(key)).cloned().collect()
+            }
+            _ => vec![],
+        };
+        self.shared.calls.send_modify(|calls| calls.push(call));
+        tokio::task::yield_now().await;
+        Ok(missing)
+    }
+}
+
+/// Counts a call while it is open.
+struct Open<'a> {
+    shared: &'a Shared,
+    partition: u32,
+}
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared, partition: u32) -> Self {
+        let mut busy = shared.busy.lock();
+        let open = busy.entry(partition).or_default();
+        *open += 1;
+        let mut most = shared.most.lock();
+        *most = (*most).max(*open);
+        drop(most);
+        drop(busy);
+        Self { shared, partition }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(open) = self.shared.busy.lock().get_mut(&self.partition) {
+            *open -= 1;
+        }
+    }
+}

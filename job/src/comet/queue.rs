@@ -1,0 +1,396 @@
+//! What is owed to one comet: a lane per assigned partition, bounded in bytes and in time.
+//!
+//! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
+//! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
+
+mod pace;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use pace::Pace;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::push::Partition;
+use crate::room::{Batching, Item, Lane};
+
+/// A comet that owes an answer for so long is silent.
+const SILENT: Duration = Duration::from_millis(500);
+
+/// When packets merge and when a comet is let go.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// When packets of a room are sent together.
+    pub batching: Batching,
+    /// A comet that is owed more bytes than this is let go.
+    pub backlog: usize,
+    /// A comet that is owed something and has not answered for this long is let go.
+    pub stall: Duration,
+}
+
+/// Whether a comet is owed what is pushed to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// It is.
+    #[default]
+    Open,
+    /// It lagged too far: nothing is kept for it until it answers again.
+    LetGo,
+    /// It is gone for good.
+    Closed,
+}
+
+/// One call's worth of one partition.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Where it comes from.
+    pub partition: Arc<Partition>,
+    /// What it carries, never empty.
+    pub items: Arc<Vec<Item>>,
+}
+
+/// The queue of one comet.
+#[derive(Debug)]
+pub struct Queue {
+    limits: Limits,
+    metrics: Metrics,
+    inner: Mutex<Inner>,
+    /// Wakes the comet's task.
+    pub wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: State,
+    slots: HashMap<u32, Slot>,
+    /// Partitions whose lane may have something to take.
+    poked: VecDeque<u32>,
+    /// When a gathering room of a partition may leave.
+    timers: BTreeSet<(Instant, u32)>,
+    bytes: usize,
+    items: usize,
+    /// Whether the comet may not have been told of some partition.
+    unclaimed: bool,
+    /// Since when it is owed something without having answered.
+    waiting_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    partition: Arc<Partition>,
+    lane: Lane,
+    claimed: bool,
+    flight: Option<Flight>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    items: Arc<Vec<Item>>,
+    /// The call failed and is to be made again.
+    again: bool,
+}
+
+impl Queue {
+    /// An empty one that owes nothing for any partition yet.
+    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+        Self { limits, metrics, inner: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Starts a partition. What is left of an earlier assignment of it is forgotten without an answer.
+    pub fn assign(&self, partition: &Arc<Partition>) {
+        let mut inner = self.inner.lock();
+        self.forget(&mut inner, partition.number);
+        let slot =
+            Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
+        inner.slots.insert(partition.number, slot);
+        inner.unclaimed = true;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Ends a partition: what is left of it is somebody else's now.
+    pub fn revoke(&self, partition: &Arc<Partition>) {
+        let mut inner = self.inner.lock();
+        if inner.slots.get(&partition.number).is_some_and(|slot| Arc::ptr_eq(&slot.partition, partition)) {
+            self.forget(&mut inner, partition.number);
+        }
+    }
+
+    /// From now on no room of this partition gathers.
+    pub fn flush(&self, partition: u32) {
+        let mut inner = self.inner.lock();
+        if let Some(slot) = inner.slots.get_mut(&partition) {
+            slot.lane.flush();
+            inner.poked.push_back(partition);
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Owes the comet a record, or answers it at once when the comet was let go. Returns whether the comet is still
+    /// served from here: if not, nothing was done.
+    pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
+        let offset = item.push.id.offset;
+        let mut inner = self.inner.lock();
+        let Inner { state, slots, poked, bytes, items, waiting_since, .. } = &mut *inner;
+        let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
+        let slot = match (*state, slot) {
+            (State::Closed, _) => return false,
+            (State::Open, Some(slot)) => slot,
+            // Not for a partition that was taken from us meanwhile: its ledger counts for nobody.
+            (state, _) => {
+                let reason = if state == State::LetGo { "let_go" } else { "revoked" };
+                drop(inner);
+                self.metrics.drop_records(reason, 1);
+                partition.answer(std::iter::once(offset));
+                return true;
+            }
+        };
+        let size = item.size();
+        slot.lane.push(item, now);
+        *bytes += size;
+        *items += 1;
+        waiting_since.get_or_insert(now);
+        if slot.flight.is_none() {
+            poked.push_back(partition.number);
+        }
+        self.metrics.queue_bytes.inc_by(size as i64);
+        if *bytes > self.limits.backlog {
+            self.empty(&mut inner, State::LetGo, "backlog");
+        }
+        drop(inner);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Takes the next call to make; one partition has one call at a time. `None` = nothing before [`Self::due`].
+    pub fn next(&self, now: Instant) -> Option<Batch> {
+        let mut inner = self.inner.lock();
+        let Inner { slots, poked, timers, .. } = &mut *inner;
+        while let Some((due, number)) = timers.first().copied()
+            && due <= now
+        {
+            timers.pop_first();
+            poked.push_back(number);
+        }
+        while let Some(number) = poked.pop_front() {
+            let Some(slot) = slots.get_mut(&number).filter(|slot| slot.claimed && !slot.partition.is_fenced()) else {
+                continue;
+            };
+            let items = match &mut slot.flight {
+                Some(flight) if flight.again => {
+                    flight.again = false;
+                    self.metrics.retries.inc();
+                    flight.items.clone()
+                }
+                Some(_) => continue,
+                None => {
+                    let Some(items) = slot.lane.take(now) else {
+                        timers.extend(slot.lane.due().map(|due| (due, number)));
+                        continue;
+                    };
+                    let items = Arc::new(items);
+                    slot.flight = Some(Flight { items: items.clone(), again: false });
+                    items
+                }
+            };
+            return Some(Batch { partition: slot.partition.clone(), items });
+        }
+        None
+    }
+
+    /// When [`Self::next`] may have something although nobody pushed.
+    pub fn due(&self) -> Option<Instant> {
+        self.inner.lock().timers.first().map(|(due, _)| *due)
+    }
+
+    /// The comet answered this call.
+    pub fn answered(&self, batch: &Batch, now: Instant) {
+        let mut inner = self.inner.lock();
+        let Some(slot) = inner.flying(batch) else {
+            return;
+        };
+        slot.flight = None;
+        let size = batch.items.iter().map(Item::size).sum::<usize>();
+        inner.bytes -= size;
+        inner.items -= batch.items.len();
+        inner.waiting_since = (inner.items > 0).then_some(now);
+        inner.poked.push_back(batch.partition.number);
+        drop(inner);
+        self.metrics.queue_bytes.dec_by(size as i64);
+        batch.partition.answer(batch.items.iter().map(|item| item.push.id.offset));
+    }
+
+    /// The comet did not answer this call: it is made again after [`Self::retry`].
+    pub fn away(&self, batch: &Batch) {
+        if let Some(flight) = self.inner.lock().flying(batch).and_then(|slot| slot.flight.as_mut()) {
+            flight.again = true;
+        }
+    }
+
+    /// No call is open any more: all are to be made again.
+    pub fn all_away(&self) {
+        for slot in self.inner.lock().slots.values_mut() {
+            if let Some(flight) = &mut slot.flight {
+                flight.again = true;
+            }
+        }
+    }
+
+    /// The comet can be called: what failed is made again, and what it was let go with is over.
+    pub fn retry(&self) {
+        let mut inner = self.inner.lock();
+        if inner.state == State::LetGo {
+            inner.state = State::Open;
+        }
+        let again = |slot: &Slot| slot.flight.as_ref().is_none_or(|flight| flight.again);
+        let numbers: Vec<u32> = inner.slots.iter().filter(|(_, slot)| again(slot)).map(|(number, _)| *number).collect();
+        inner.poked.extend(numbers);
+    }
+
+    /// Assigned partitions that this comet has not been told of.
+    pub fn unclaimed(&self) -> Vec<Arc<Partition>> {
+        let inner = self.inner.lock();
+        if !inner.unclaimed {
+            return vec![];
+        }
+        inner.slots.values().filter(|slot| !slot.claimed).map(|slot| slot.partition.clone()).collect()
+    }
+
+    /// It was told of these.
+    pub fn claimed(&self, partitions: &[Arc<Partition>]) {
+        let mut inner = self.inner.lock();
+        for partition in partitions {
+            if let Some(slot) = inner.slots.get_mut(&partition.number)
+                && Arc::ptr_eq(&slot.partition, partition)
+            {
+                slot.claimed = true;
+                inner.poked.push_back(partition.number);
+            }
+        }
+        inner.unclaimed = inner.slots.values().any(|slot| !slot.claimed);
+    }
+
+    /// It may have forgotten what it was told.
+    pub fn unclaim(&self) {
+        let mut inner = self.inner.lock();
+        inner.slots.values_mut().for_each(|slot| slot.claimed = false);
+        inner.unclaimed = true;
+    }
+
+    /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
+    pub fn check(&self, now: Instant) -> (State, Option<Instant>) {
+        let mut inner = self.inner.lock();
+        let until = inner.waiting_since.map(|since| since + self.limits.stall);
+        if until.is_some_and(|until| until <= now) && inner.state == State::Open {
+            self.empty(&mut inner, State::LetGo, "stall");
+            return (inner.state, None);
+        }
+        (inner.state, until)
+    }
+
+    /// The comet is gone: what it is owed is dropped and counted.
+    pub fn close(&self, reason: &'static str) {
+        self.empty(&mut self.inner.lock(), State::Closed, reason);
+        self.wake.notify_one();
+    }
+
+    /// Moves everything owed here to another queue, which keeps the order of rooms and keys. Then this one is closed.
+    pub fn hand_over(&self, to: &Self, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.state = State::Closed;
+        let taken: Vec<(Arc<Partition>, Vec<Item>)> =
+            inner.slots.drain().map(|(_, slot)| (slot.partition.clone(), slot.everything())).collect();
+        self.metrics.queue_bytes.dec_by(inner.bytes as i64);
+        *inner = Inner { state: State::Closed, ..Inner::default() };
+        drop(inner);
+        for (partition, items) in taken {
+            for item in items {
+                if !to.push(&partition, item.clone(), now) {
+                    self.metrics.drop_records("gone", 1);
+                    partition.answer(std::iter::once(item.push.id.offset));
+                }
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// How it keeps up.
+    pub fn pace(&self, now: Instant) -> Pace {
+        let inner = self.inner.lock();
+        let is_silent = inner.waiting_since.is_none_or(|since| now >= since + SILENT);
+        match (inner.bytes > self.limits.backlog / 4, is_silent) {
+            (true, true) => Pace::Hangs,
+            (true, false) => Pace::Lags,
+            (false, true) => Pace::Idle,
+            (false, false) => Pace::KeepsUp,
+        }
+    }
+
+    /// Bytes and records owed, and the state.
+    pub fn size(&self) -> (usize, usize, State) {
+        let inner = self.inner.lock();
+        (inner.bytes, inner.items, inner.state)
+    }
+
+    fn empty(&self, inner: &mut Inner, state: State, reason: &'static str) {
+        if state == State::LetGo {
+            self.metrics.let_go.inc();
+        }
+        inner.state = state;
+        let mut dropped = 0;
+        for slot in inner.slots.values_mut() {
+            let items = slot.clear();
+            dropped += items.len();
+            slot.partition.answer(items.iter().map(|item| item.push.id.offset));
+        }
+        self.metrics.drop_records(reason, dropped);
+        self.metrics.queue_bytes.dec_by(inner.bytes as i64);
+        (inner.bytes, inner.items, inner.waiting_since) = (0, 0, None);
+        inner.poked.clear();
+        inner.timers.clear();
+    }
+
+    fn forget(&self, inner: &mut Inner, partition: u32) {
+        let Some(slot) = inner.slots.remove(&partition) else {
+            return;
+        };
+        let items = slot.everything();
+        let size = items.iter().map(Item::size).sum::<usize>();
+        self.metrics.queue_bytes.dec_by(size as i64);
+        inner.bytes -= size;
+        inner.items -= items.len();
+        if inner.items == 0 {
+            inner.waiting_since = None;
+        }
+    }
+}
+
+impl Inner {
+    /// The slot whose open call this is; none when it was let go or its partition was taken meanwhile.
+    fn flying(&mut self, batch: &Batch) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(&batch.partition.number)?;
+        slot.flight.as_ref().is_some_and(|flight| Arc::ptr_eq(&flight.items, &batch.items)).then_some(slot)
+    }
+}
+
+impl Slot {
+    /// What its open call carries, then what waits.
+    fn clear(&mut self) -> Vec<Item> {
+        let mut items = self.flight.take().map_or_else(Vec::new, |flight| flight.items.to_vec());
+        items.extend(self.lane.drain());
+        items
+    }
+
+    /// As [`Self::clear`], for good.
+    fn everything(mut self) -> Vec<Item> {
+        self.clear()
+    }
+}
+
+#[cfg(test)]
+mod tests;

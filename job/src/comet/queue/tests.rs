@@ -1,0 +1,114 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::logic::PushMsg;
+use tokio::time::Instant;
+
+use super::*;
+use crate::push::Push;
+use crate::push::tests::{partition, record};
+use crate::rig::LIMITS;
+
+fn queue(partition: &Arc<Partition>) -> Queue {
+    let queue = Queue::new(LIMITS, Metrics::default());
+    queue.assign(partition);
+    queue.claimed(std::slice::from_ref(partition));
+    queue
+}
+
+fn owe(queue: &Queue, partition: &Arc<Partition>, offset: u64, now: Instant) -> bool {
+    let message = PushMsg { keys: vec![format!("k{offset}")], ..Default::default() };
+    let push = Push::decode(&record(partition.number, offset, &message), 1, now).unwrap();
+    partition.ledger.lock().open(offset, 1);
+    queue.push(partition, Item { push: Arc::new(push), speed: 0 }, now)
+}
+
+#[tokio::test]
+async fn a_partition_has_one_call_open_and_the_next_starts_with_the_oldest() {
+    let (first, second) = (partition(0), partition(1));
+    let queue = queue(&first);
+    queue.assign(&second);
+    queue.claimed(std::slice::from_ref(&second));
+    let now = Instant::now();
+    owe(&queue, &first, 0, now);
+    owe(&queue, &first, 1, now);
+    owe(&queue, &second, 0, now);
+    let (a, b) = (queue.next(now).unwrap(), queue.next(now).unwrap());
+    assert_eq!((a.partition.number, b.partition.number), (0, 1));
+    assert!(queue.next(now).is_none());
+    queue.answered(&a, now);
+    assert_eq!(first.ledger.lock().committed(), 1);
+    assert_eq!(queue.next(now).unwrap().items[0].push.id.offset, 1);
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_is_made_again_before_anything_later() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    owe(&queue, &partition, 0, now);
+    owe(&queue, &partition, 1, now);
+    let call = queue.next(now).unwrap();
+    queue.away(&call);
+    queue.retry();
+    assert!(Arc::ptr_eq(&queue.next(now).unwrap().items, &call.items));
+}
+
+#[tokio::test]
+async fn an_answer_after_the_comet_was_let_go_counts_once() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    owe(&queue, &partition, 0, now);
+    let call = queue.next(now).unwrap();
+    assert_eq!(queue.check(now + LIMITS.stall), (State::LetGo, None));
+    assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::LetGo)));
+    queue.answered(&call, now);
+    assert_eq!(queue.size(), (0, 0, State::LetGo));
+    assert!(owe(&queue, &partition, 1, now));
+    assert_eq!(partition.ledger.lock().committed(), 2);
+}
+
+#[tokio::test]
+async fn a_comet_that_answers_now_and_then_is_not_let_go() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let mut now = Instant::now();
+    for offset in 0..5 {
+        owe(&queue, &partition, offset, now);
+    }
+    for _ in 0..5 {
+        now += LIMITS.stall - Duration::from_millis(1);
+        assert_eq!(queue.check(now).0, State::Open);
+        let call = queue.next(now).unwrap();
+        queue.answered(&call, now);
+    }
+    assert_eq!(queue.check(now + LIMITS.stall), (State::Open, None));
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_earlier_assignment_is_never_answered_for_a_later_one() {
+    let (earlier, later) = (partition(0), partition(0));
+    let queue = queue(&earlier);
+    let now = Instant::now();
+    owe(&queue, &earlier, 0, now);
+    let call = queue.next(now).unwrap();
+    queue.assign(&later);
+    queue.claimed(std::slice::from_ref(&later));
+    assert_eq!(queue.size(), (0, 0, State::Open));
+    owe(&queue, &later, 0, now);
+    queue.answered(&call, now);
+    queue.revoke(&earlier);
+    assert_eq!((later.ledger.lock().committed(), queue.size().1), (0, 1));
+}
+
+#[tokio::test]
+async fn a_closed_queue_takes_nothing() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    owe(&queue, &partition, 0, now);
+    queue.close("gone");
+    assert_eq!(partition.ledger.lock().committed(), 1);
+    assert!(!owe(&queue, &partition, 1, now));
+}

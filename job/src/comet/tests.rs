@@ -1,0 +1,184 @@
+//! One suite for every kind of comet: in memory, and over gRPC in front of one in memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use proto::comet::comet_server::{Comet as CometService, CometServer};
+use proto::comet::{
+    BroadcastReply, BroadcastReq, BroadcastRoomReply, BroadcastRoomReq, Id, Owner, PushMsgReply, PushMsgReq,
+    RoomsReply, RoomsReq,
+};
+use proto::delivery::delivery_server::{Delivery, DeliveryServer};
+use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
+use tonic::{Request, Response, Status};
+
+use super::grpc::GrpcComet;
+use super::memory::{MemoryComet, Mood};
+use super::*;
+
+/// A comet in memory behind goim's service and ours.
+#[derive(Clone)]
+struct Served {
+    comet: MemoryComet,
+    traces: Arc<parking_lot::Mutex<Vec<String>>>,
+}
+
+impl Served {
+    async fn take<T>(&self, request: Request<T>, call: impl FnOnce(T) -> Call) -> Result<Vec<String>, Status> {
+        let trace = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
+        self.traces.lock().extend(trace.map(str::to_owned));
+        self.comet.send(call(request.into_inner()), None).await.map_err(status)
+    }
+}
+
+fn status(error: CometError) -> Status {
+    match error {
+        CometError::Away(why) => Status::unavailable(why),
+        CometError::Fenced => Status::failed_precondition("fenced"),
+        CometError::Unimplemented => Status::unimplemented("unknown service"),
+        CometError::Refused { text, .. } => Status::unknown(text),
+    }
+}
+
+#[async_trait]
+impl CometService for Served {
+    async fn push_msg(&self, request: Request<PushMsgReq>) -> Result<Response<PushMsgReply>, Status> {
+        self.take(request, Call::Push).await.map(|not_here| Response::new(PushMsgReply { not_here }))
+    }
+
+    async fn broadcast(&self, request: Request<BroadcastReq>) -> Result<Response<BroadcastReply>, Status> {
+        self.take(request, Call::Broadcast).await.map(|_| Response::new(BroadcastReply {}))
+    }
+
+    async fn broadcast_room(&self, request: Request<BroadcastRoomReq>) -> Result<Response<BroadcastRoomReply>, Status> {
+        self.take(request, Call::Room).await.map(|_| Response::new(BroadcastRoomReply {}))
+    }
+
+    async fn rooms(&self, _request: Request<RoomsReq>) -> Result<Response<RoomsReply>, Status> {
+        Ok(Response::new(RoomsReply::default()))
+    }
+}
+
+#[async_trait]
+impl Delivery for Served {
+    async fn hello(&self, _request: Request<HelloReq>) -> Result<Response<HelloReply>, Status> {
+        self.comet.hello().await.map(Response::new).map_err(status)
+    }
+
+    async fn claim(&self, request: Request<ClaimReq>) -> Result<Response<ClaimReply>, Status> {
+        self.comet.claim(request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn kick(&self, request: Request<KickReq>) -> Result<Response<KickReply>, Status> {
+        self.take(request, Call::Kick).await.map(|_| Response::new(KickReply {}))
+    }
+}
+
+async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = Served { comet: comet.clone(), traces: Arc::default() };
+    let router = proto::grpc::server().add_service(CometServer::new(served.clone()));
+    let router = if is_go { router } else { router.add_service(DeliveryServer::new(served.clone())) };
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(router.serve_with_incoming(incoming));
+    (address, served)
+}
+
+fn owner(generation: i32) -> Option<Owner> {
+    Some(Owner { group: "g".into(), generation })
+}
+
+fn room(offset: u64, generation: i32) -> Call {
+    let ids = vec![Id { epoch: 1, partition: 4, offset, ..Default::default() }];
+    Call::Room(BroadcastRoomReq { room_id: "a://1".into(), proto: None, ids, owner: owner(generation) })
+}
+
+fn push(keys: &[&str]) -> Call {
+    let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+    Call::Push(PushMsgReq { keys, proto_op: 1000, owner: owner(9), ..Default::default() })
+}
+
+/// What every comet of ours must do, whatever is between.
+async fn ours(client: &dyn Comet, comet: &MemoryComet) {
+    let hello = client.hello().await.unwrap();
+    assert_eq!((hello.server.as_str(), hello.incarnation), ("s1", 1));
+
+    let claim = |generation| ClaimReq { group: "g".into(), epoch: 1, partitions: vec![3, 4], generation };
+    assert_eq!(client.claim(claim(5)).await.unwrap().fenced, [0; 0]);
+    assert_eq!(client.claim(claim(4)).await.unwrap().fenced, [3, 4]);
+    assert_eq!(client.send(room(1, 4), None).await, Err(CometError::Fenced));
+    assert_eq!(client.send(room(1, 5), None).await, Ok(vec![]));
+    assert_eq!(comet.calls(), [room(1, 5)]);
+
+    comet.holds(&["here"]);
+    assert_eq!(client.send(push(&["here", "gone"]), None).await, Ok(vec!["gone".to_owned()]));
+    let broadcast = Call::Broadcast(BroadcastReq { proto_op: 7, speed: 3, owner: owner(9), ..Default::default() });
+    assert_eq!(client.send(broadcast.clone(), None).await, Ok(vec![]));
+    let kick = Call::Kick(KickReq { keys: vec!["here".into()], reason: "replaced".into(), owner: owner(9) });
+    assert_eq!(client.send(kick.clone(), None).await, Ok(vec![]));
+    assert_eq!(comet.calls()[2..], [broadcast, kick]);
+
+    comet.set(Mood::Refuses("signal channel full, msg dropped".into()));
+    let refused = CometError::Refused { reason: "unknown", text: "signal channel full, msg dropped".into() };
+    assert_eq!(client.send(room(2, 5), None).await, Err(refused));
+    comet.set(Mood::Away);
+    assert!(matches!(client.send(room(2, 5), None).await, Err(CometError::Away(_))));
+    assert!(matches!(client.hello().await, Err(CometError::Away(_))));
+}
+
+#[tokio::test]
+async fn a_comet_in_memory_answers_as_one_of_ours() {
+    let comet = MemoryComet::new("s1");
+    ours(&comet, &comet).await;
+}
+
+#[tokio::test]
+async fn a_comet_over_grpc_answers_as_one_of_ours() {
+    let comet = MemoryComet::new("s1");
+    let (address, _) = serve(&comet, false).await;
+    ours(&GrpcComet::new(&address.to_string()).unwrap(), &comet).await;
+}
+
+#[tokio::test]
+async fn a_go_comet_takes_goims_calls_and_does_not_know_ours() {
+    let comet = MemoryComet::go();
+    let (address, _) = serve(&comet, true).await;
+    let grpc = GrpcComet::new(&address.to_string()).unwrap();
+    for client in [&grpc as &dyn Comet, &comet] {
+        assert_eq!(client.hello().await, Err(CometError::Unimplemented));
+        assert_eq!(client.send(Call::Kick(KickReq::default()), None).await, Err(CometError::Unimplemented));
+        assert_eq!(client.send(room(1, 1), None).await, Ok(vec![]));
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_an_address_is_away_and_text_that_is_no_address_is_said() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = GrpcComet::new(&address).unwrap();
+    assert!(matches!(client.send(room(1, 1), None).await, Err(CometError::Away(_))));
+    assert!(GrpcComet::new("not an address").unwrap_err().contains("expected host:port"));
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_ends_at_its_deadline() {
+    let comet = MemoryComet::new("s1");
+    let (address, _) = serve(&comet, false).await;
+    comet.set(Mood::Hangs);
+    let client = GrpcComet::new(&address.to_string()).unwrap();
+    let waited = tokio::time::timeout(super::grpc::DEADLINE * 3, client.send(room(1, 1), None)).await;
+    assert!(matches!(waited, Ok(Err(CometError::Away(_)))));
+}
+
+#[tokio::test]
+async fn a_traced_push_carries_its_trace_to_the_comet() {
+    let comet = MemoryComet::new("s1");
+    let (address, served) = serve(&comet, false).await;
+    let client = GrpcComet::new(&address.to_string()).unwrap();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    client.send(room(1, 1), Some(parent)).await.unwrap();
+    client.send(room(2, 1), None).await.unwrap();
+    assert_eq!(*served.traces.lock(), [parent]);
+}

@@ -1,0 +1,239 @@
+use proto::comet::Id;
+use proto::log::MemoryLog;
+use proto::logic::PushMsg;
+use proto::logic::push_msg::Type;
+
+use super::*;
+use crate::comet::Call;
+use crate::comet::memory::{MemoryComet, Mood};
+use crate::rig::{Rig, bodies, until as took};
+
+fn broadcast(speed: i32, body: &'static str) -> PushMsg {
+    PushMsg { r#type: Type::Broadcast.into(), operation: 1000, speed, msg: body.into(), ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_go_to_the_comet_the_record_names_and_to_no_other() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    rig.keys("b", &["k1", "k2"], "m1");
+    took(&b, 1).await;
+    let [Call::Push(request)] = &b.calls()[..] else { panic!("{:?}", b.calls()) };
+    assert_eq!((&request.keys[..], request.proto_op), (&["k1".to_owned(), "k2".to_owned()][..], 1000));
+    let inner = b"\0\0\0\x12\0\x10\0\x01\0\0\x03\xe8\0\0\0\0m1";
+    assert_eq!(request.proto.as_ref().unwrap().body, &inner[..]);
+    rig.until_committed(1).await;
+    assert!(a.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_and_broadcasts_go_to_every_comet() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    rig.room("live://1", "r");
+    rig.append(&broadcast(7, "all"));
+    for comet in [&a, &b] {
+        took(comet, 2).await;
+        assert_eq!(bodies(comet), ["r", "all"]);
+        assert!(matches!(&comet.calls()[0], Call::Room(request) if request.room_id == "live://1"));
+    }
+    let speed = |comet: &MemoryComet| match &comet.calls()[1] {
+        Call::Broadcast(request) => (request.proto_op, request.speed),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([speed(&a), speed(&b)], [(1000, 4), (1000, 3)]);
+}
+
+#[test]
+fn a_broadcasts_speed_is_divided_exactly_and_never_becomes_unlimited() {
+    let divided = |speed, comets| shares(speed, comets).collect::<Vec<_>>();
+    assert_eq!(divided(64, 4), [16; 4]);
+    assert_eq!(divided(10, 3), [4, 3, 3]);
+    assert_eq!(divided(2, 3), [1, 1, 1]);
+    assert_eq!(divided(0, 2), [0, 0]);
+    assert_eq!(divided(5, 0), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_with_no_comets_is_owed_to_nobody() {
+    let rig = Rig::start(&[]).await;
+    rig.append(&broadcast(64, "x"));
+    rig.until_committed(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_read_are_skipped_and_counted() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    rig.log.append("k".into(), "\u{7f}\u{7f}".into(), vec![]).unwrap();
+    rig.append(&PushMsg { r#type: 9, ..Default::default() });
+    rig.keys("a", &[], "nobody");
+    rig.keys("a", &["k"], "m");
+    took(&a, 1).await;
+    rig.until_committed(4).await;
+    assert_eq!(rig.count("imcluster_job_dropped_total{reason=\"undecodable\"}"), 2);
+    assert_eq!(rig.count("imcluster_job_dropped_total{reason=\"no_keys\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_records_are_dropped_and_counted() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    let record = |expires_ms| PushMsg { r#type: 1, room: "a://1".into(), expires_ms, ..Default::default() };
+    rig.append(&record(1));
+    rig.append(&record(u64::MAX));
+    took(&a, 1).await;
+    rig.until_committed(2).await;
+    assert_eq!(rig.count("imcluster_job_dropped_total{reason=\"expired\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_stand_beside_the_packets_in_order_with_the_owner_of_the_partition() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    for n in 0..3 {
+        rig.room("a://1", &n.to_string());
+    }
+    rig.settle().await;
+    a.set(Mood::Fine);
+    took(&a, 3).await;
+    let (mut ids, mut generations) = (Vec::new(), Vec::new());
+    for call in a.calls() {
+        let Call::Room(request) = call else { panic!("{call:?}") };
+        ids.extend(request.ids);
+        generations.push(request.owner.map(|owner| (owner.group, owner.generation)));
+    }
+    let expected = (0..3).map(|offset| Id { epoch: rig.log.epoch(), offset, ..Default::default() });
+    assert_eq!(ids, expected.collect::<Vec<_>>());
+    assert!(generations.iter().all(|owner| *owner == Some(("g".to_owned(), 1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pushes_to_one_key_and_of_one_room_arrive_in_order_with_one_call_open_at_a_time() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    for n in 0..100 {
+        rig.keys("a", &["k"], &format!("k{n:03}"));
+        rig.room("a://1", &format!("r{n:03}"));
+    }
+    took(&a, 200).await;
+    let all = bodies(&a);
+    for kind in ["k", "r"] {
+        let of_it: Vec<_> = all.iter().filter(|body| body.starts_with(kind)).collect();
+        assert_eq!(of_it.len(), 100);
+        assert!(of_it.is_sorted(), "{of_it:?}");
+    }
+    assert_eq!(a.most_open(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_to_one_room_is_merged_and_loses_nothing() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    for n in 0..500 {
+        rig.room("a://1", &format!("{n:03}"));
+    }
+    took(&a, 500).await;
+    assert_eq!(bodies(&a), (0..500).map(|n| format!("{n:03}")).collect::<Vec<_>>());
+    assert!(a.calls().len() <= 30, "{} calls", a.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_is_committed_only_after_every_comet_has_answered() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    b.set(Mood::Hangs);
+    rig.room("a://1", "m");
+    took(&a, 1).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.committed(), 0);
+    b.set(Mood::Fine);
+    took(&b, 1).await;
+    rig.until_committed(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_dies_midway_loses_nothing() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let log = MemoryLog::new(1, 1 << 20);
+    let rig = Rig::over(log.clone(), &[("h:1", &a), ("h:2", &b)]).await;
+    b.set(Mood::Hangs);
+    for n in 0..50 {
+        rig.room(&format!("a://{}", n % 7), &format!("{n:02}"));
+    }
+    took(&a, 50).await;
+    rig.task.abort();
+    assert!(rig.task.await.unwrap_err().is_cancelled());
+    b.set(Mood::Fine);
+    let rig = Rig::over(log, &[("h:1", &a), ("h:2", &b)]).await;
+    took(&b, 50).await;
+    rig.until_committed(50).await;
+    let mut got = bodies(&b);
+    got.sort();
+    got.dedup();
+    assert_eq!(got.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_delivers_what_is_owed_and_commits_it() {
+    let a = MemoryComet::new("a");
+    let log = MemoryLog::new(1, 1 << 20);
+    let rig = Rig::over(log.clone(), &[("h:1", &a)]).await;
+    a.set(Mood::Away);
+    for n in 0..30 {
+        rig.room("a://1", &n.to_string());
+    }
+    rig.settle().await;
+    rig.process.shutdown.begin();
+    rig.settle().await;
+    a.set(Mood::Fine);
+    rig.stop().await.unwrap();
+    assert_eq!((bodies(&a).len(), log.bounds(0).0), (30, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_in_time_although_a_comet_does_not_answer_and_commits_nothing_it_owes() {
+    let a = MemoryComet::new("a");
+    let log = MemoryLog::new(1, 1 << 20);
+    let rig = Rig::over(log.clone(), &[("h:1", &a)]).await;
+    a.set(Mood::Away);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    rig.room("a://1", "m");
+    rig.settle().await;
+    let begun = Instant::now();
+    rig.stop().await.unwrap();
+    assert!(begun.elapsed() <= Duration::from_secs(11));
+    assert!(bodies(&a).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_offset_is_in_flight_a_window_beyond_the_oldest_unanswered_one() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    b.set(Mood::Hangs);
+    rig.keys("b", &["k"], "held");
+    for _ in 0..crate::ledger::WINDOW + 100 {
+        rig.keys("a", &["k"], "");
+    }
+    let rest = crate::ledger::WINDOW as usize - 1;
+    took(&a, rest).await;
+    rig.settle().await;
+    assert_eq!(bodies(&a).len(), rest);
+    b.set(Mood::Fine);
+    took(&a, rest + 101).await;
+    rig.until_committed(crate::ledger::WINDOW + 101).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kick_closes_keys_at_our_comet_and_is_skipped_by_a_go_comet() {
+    let (ours, go) = (MemoryComet::new("ours"), MemoryComet::go());
+    let rig = Rig::start(&[("h:1", &ours), ("go=h:2", &go)]).await;
+    for server in ["ours", "go"] {
+        let keys = vec!["k".into()];
+        rig.append(&PushMsg { r#type: Type::Kick.into(), server: server.into(), keys, ..Default::default() });
+    }
+    rig.until_committed(2).await;
+    assert_eq!(bodies(&ours), ["kick k"]);
+    assert!(go.calls().is_empty());
+}

@@ -1,0 +1,344 @@
+//! The comets that are served: those that discovery lists, those it no longer lists but that still answer, and for a
+//! while those that only records name.
+//!
+//! A comet is known by its server id, not by its address: it says the id itself, or the list does (`id=host:port`,
+//! for a Go comet). So a new address under an old id is picked up, which goim never does.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use proto::ServerId;
+use proto::peers::{Peer, Peers};
+use tokio::time::Instant;
+
+use crate::comet::queue::{Limits, Pace, Queue};
+use crate::comet::{Comet, driver};
+use crate::metrics::Metrics;
+use crate::push::Partition;
+
+/// Makes the client of an address.
+pub type Dial = Arc<dyn Fn(&str) -> Result<Arc<dyn Comet>, String> + Send + Sync>;
+
+/// How many server ids that discovery never named are remembered.
+const REMEMBERED: usize = 4096;
+
+/// One comet: what is owed to it and how to reach it.
+#[derive(Debug)]
+pub struct Seat {
+    /// What is owed to it.
+    pub queue: Queue,
+    link: Mutex<Link>,
+}
+
+struct Link {
+    name: Option<ServerId>,
+    /// `None` while only records name it.
+    address: Option<String>,
+    client: Option<Arc<dyn Comet>>,
+    /// Changes with the client.
+    version: u64,
+    listed: bool,
+    up: bool,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = self.link.lock();
+        let name = link.name.as_ref().map_or("?", ServerId::as_str);
+        write!(f, "{name} at {}", link.address.as_deref().unwrap_or("no address"))
+    }
+}
+
+impl Seat {
+    /// Its server id, once known.
+    pub fn name(&self) -> Option<ServerId> {
+        self.link.lock().name.clone()
+    }
+
+    pub(crate) fn client(&self) -> (Option<Arc<dyn Comet>>, u64) {
+        let link = self.link.lock();
+        (link.client.clone(), link.version)
+    }
+
+    pub(crate) fn is_listed(&self) -> bool {
+        self.link.lock().listed
+    }
+
+    pub(crate) fn set_up(&self, up: bool) {
+        self.link.lock().up = up;
+    }
+
+    fn is_phantom(&self) -> bool {
+        self.link.lock().client.is_none()
+    }
+
+    fn is_at(&self, address: &str) -> bool {
+        self.link.lock().address.as_deref() == Some(address)
+    }
+
+    fn attach(&self, address: &str, client: Arc<dyn Comet>) {
+        let mut link = self.link.lock();
+        link.address = Some(address.to_owned());
+        link.client = Some(client);
+        link.version += 1;
+        link.listed = true;
+        drop(link);
+        self.queue.wake.notify_one();
+    }
+
+    fn report(&self) -> serde_json::Value {
+        let (bytes, records, state) = self.queue.size();
+        let link = self.link.lock();
+        serde_json::json!({
+            "server": link.name.as_ref().map(ServerId::as_str), "address": link.address, "listed": link.listed,
+            "answers": link.up, "state": format!("{state:?}"), "queueBytes": bytes, "queueRecords": records,
+        })
+    }
+}
+
+/// The comets as the consumer sees them at one moment.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Every comet that rooms and broadcasts go to.
+    pub comets: Vec<Arc<Seat>>,
+    by_id: HashMap<ServerId, Arc<Seat>>,
+}
+
+impl View {
+    /// Whether reading on would only lengthen queues: nobody who is owed something keeps up, and those who lag answer,
+    /// or there is nobody else. So a backlog is read at the pace of the comets instead of being dropped for them,
+    /// while one that hangs holds up nobody.
+    pub fn is_saturated(&self, now: Instant) -> bool {
+        let paces: Vec<Pace> = self.comets.iter().map(|seat| seat.queue.pace(now)).collect();
+        let nobody_else = !paces.is_empty() && paces.iter().all(|pace| matches!(pace, Pace::Lags | Pace::Hangs));
+        nobody_else || (paces.contains(&Pace::Lags) && !paces.contains(&Pace::KeepsUp))
+    }
+}
+
+/// All comets.
+pub struct Fleet {
+    inner: Mutex<Inner>,
+    view: RwLock<Arc<View>>,
+    dial: Dial,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("inner", &*self.inner.lock()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    seats: Vec<Arc<Seat>>,
+    assigned: HashMap<u32, Arc<Partition>>,
+    /// Servers that discovery did not name in time: their records are let go at once until it does.
+    forgotten: HashSet<ServerId>,
+}
+
+impl Fleet {
+    /// No comets yet.
+    pub fn new(dial: Dial, limits: Limits, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { inner: Mutex::default(), view: RwLock::default(), dial, limits, metrics })
+    }
+
+    /// Follows the list until it ends. Cancel safe.
+    pub async fn follow(self: &Arc<Self>, mut peers: Peers) {
+        loop {
+            let list = peers.borrow_and_update().clone();
+            self.update(&list);
+            if peers.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the list as it is now.
+    pub fn update(self: &Arc<Self>, peers: &[Peer]) {
+        let mut inner = self.inner.lock();
+        let mut listed: Vec<Arc<Seat>> = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let by_id =
+                peer.id.as_ref().and_then(|id| inner.seats.iter().find(|seat| seat.name().as_ref() == Some(id)));
+            let known = by_id.or_else(|| inner.seats.iter().find(|seat| seat.is_at(&peer.address))).cloned();
+            if let Some(seat) = known.as_ref().filter(|seat| seat.is_at(&peer.address)) {
+                listed.push(seat.clone());
+                continue;
+            }
+            let client = match (self.dial)(&peer.address) {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::error!(%error, "cannot use a listed comet");
+                    continue;
+                }
+            };
+            let seat = known.unwrap_or_else(|| self.seat(&mut inner, peer.id.clone()));
+            seat.attach(&peer.address, client);
+            listed.push(seat);
+        }
+        for id in peers.iter().filter_map(|peer| peer.id.as_ref()) {
+            inner.forgotten.remove(id);
+        }
+        for seat in &inner.seats {
+            let is_listed = listed.iter().any(|other| Arc::ptr_eq(seat, other));
+            if std::mem::replace(&mut seat.link.lock().listed, is_listed) != is_listed {
+                seat.queue.wake.notify_one();
+            }
+        }
+        self.show(&inner);
+    }
+
+    /// The comets at this moment.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// The comet of this id. One that discovery does not name gets a queue for as long as a comet may be silent;
+    /// `None` = it had that already.
+    pub fn server(self: &Arc<Self>, view: &View, id: &ServerId) -> Option<Arc<Seat>> {
+        if let Some(seat) = view.by_id.get(id) {
+            return Some(seat.clone());
+        }
+        self.unlisted_server(id)
+    }
+
+    /// As [`Self::server`], with the comets as they are now.
+    pub fn unlisted_server(self: &Arc<Self>, id: &ServerId) -> Option<Arc<Seat>> {
+        let mut inner = self.inner.lock();
+        if let Some(seat) = self.view.read().by_id.get(id) {
+            return Some(seat.clone());
+        }
+        if inner.forgotten.contains(id) {
+            return None;
+        }
+        let seat = self.seat(&mut inner, Some(id.clone()));
+        self.show(&inner);
+        Some(seat)
+    }
+
+    /// Starts a partition at every comet.
+    pub fn assign(&self, partition: &Arc<Partition>) {
+        let mut inner = self.inner.lock();
+        inner.assigned.insert(partition.number, partition.clone());
+        inner.seats.iter().for_each(|seat| seat.queue.assign(partition));
+    }
+
+    /// Ends a partition at every comet.
+    pub fn revoke(&self, partition: &Arc<Partition>) {
+        let mut inner = self.inner.lock();
+        inner.assigned.remove(&partition.number);
+        inner.seats.iter().for_each(|seat| seat.queue.revoke(partition));
+    }
+
+    /// Lets no room of this partition gather any longer.
+    pub fn flush(&self, partition: u32) {
+        self.inner.lock().seats.iter().for_each(|seat| seat.queue.flush(partition));
+    }
+
+    /// Drops what is owed and ends every comet's task.
+    pub fn stop(&self) {
+        self.inner.lock().seats.iter().for_each(|seat| seat.queue.close("stopped"));
+    }
+
+    /// Every comet, for `/status`.
+    pub fn report(&self) -> serde_json::Value {
+        self.inner.lock().seats.iter().map(|seat| seat.report()).collect()
+    }
+
+    /// A comet said its server id. Returns whether this seat goes on serving it.
+    pub(crate) fn named(&self, seat: &Arc<Seat>, server: &str) -> bool {
+        if seat.name().is_some_and(|name| name.as_str() == server) {
+            return true;
+        }
+        let mut inner = self.inner.lock();
+        let server = ServerId::from(server);
+        inner.forgotten.remove(&server);
+        let other = inner.seats.iter().find(|other| other.name().as_ref() == Some(&server)).cloned();
+        let lives_on = match other {
+            // Records were waiting for it.
+            Some(other) if other.is_phantom() => {
+                inner.seats.retain(|seat| !Arc::ptr_eq(seat, &other));
+                other.queue.hand_over(&seat.queue, Instant::now());
+                true
+            }
+            // It moved: the queue it had holds all that this one does and more.
+            Some(other) if other.queue.size().2 == crate::comet::queue::State::Open => {
+                let (address, client) = {
+                    let link = seat.link.lock();
+                    (link.address.clone(), link.client.clone())
+                };
+                tracing::info!(comet = %other, address, "comet has another address");
+                if let (Some(address), Some(client)) = (address, client) {
+                    other.attach(&address, client);
+                }
+                inner.seats.retain(|other| !Arc::ptr_eq(seat, other));
+                seat.queue.close("moved");
+                false
+            }
+            Some(other) => {
+                inner.seats.retain(|seat| !Arc::ptr_eq(seat, &other));
+                other.queue.close("gone");
+                true
+            }
+            None => true,
+        };
+        if lives_on {
+            tracing::info!(comet = %seat, %server, "comet found");
+            seat.link.lock().name = Some(server);
+        }
+        self.show(&inner);
+        lives_on
+    }
+
+    /// An unlisted comet does not answer any more.
+    pub(crate) fn gone(&self, seat: &Arc<Seat>) {
+        let mut inner = self.inner.lock();
+        inner.seats.retain(|other| !Arc::ptr_eq(seat, other));
+        self.show(&inner);
+        seat.queue.close("gone");
+    }
+
+    /// Discovery did not name this server in time.
+    pub(crate) fn give_up(&self, seat: &Arc<Seat>) {
+        let mut inner = self.inner.lock();
+        if let Some(name) = seat.name() {
+            tracing::warn!(server = %name, "discovery does not name this server, its records are let go");
+            if inner.forgotten.len() >= REMEMBERED {
+                inner.forgotten.clear();
+            }
+            inner.forgotten.insert(name);
+        }
+        inner.seats.retain(|other| !Arc::ptr_eq(seat, other));
+        self.show(&inner);
+        seat.queue.close("unknown_server");
+    }
+
+    fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {
+        let link = Link { name, address: None, client: None, version: 0, listed: false, up: false };
+        let queue = Queue::new(self.limits, self.metrics.clone());
+        inner.assigned.values().for_each(|partition| queue.assign(partition));
+        let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
+        inner.seats.push(seat.clone());
+        tokio::spawn(driver::drive(self.clone(), seat.clone(), self.metrics.clone()));
+        seat
+    }
+
+    fn show(&self, inner: &Inner) {
+        let comets = inner.seats.iter().filter(|seat| !seat.is_phantom()).cloned().collect();
+        let by_id = inner.seats.iter().filter_map(|seat| Some((seat.name()?, seat.clone()))).collect();
+        *self.view.write() = Arc::new(View { comets, by_id });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What comets call: goim's Logic on goim's path, and ours beside it on the same port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Future;
+use http::header::HeaderValue;
+use proto::ServerId;
+use proto::grpc::MAX_MESSAGE;
+use proto::logic::logic_server::{Logic, LogicServer};
+use proto::logic::{
+    ConnectReply, ConnectReq, DisconnectReply, DisconnectReq, HeartbeatReply, HeartbeatReq, NodesReply, NodesReq,
+    OnlineReply, OnlineReq, ReceiveReply, ReceiveReq,
+};
+use proto::sessions::probe_server::{Probe, ProbeServer};
+use proto::sessions::sessions_server::{Sessions as Locate, SessionsServer};
+use proto::sessions::{LocateReply, LocateReq, SendReply, SendReq};
+use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding::Gzip;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::online::Online;
+use crate::receive::Receive;
+use crate::session::Sessions;
+use crate::store::{Session, SessionStore};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Platform and client address to the answer of GET `/goim/nodes/weighted`.
+pub type Nodes = Arc<dyn Fn(&str, &str) -> NodesReply + Send + Sync>;
+
+/// Everything the calls need. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    /// Connect, Disconnect, Heartbeat, Locate, Send.
+    pub sessions: Sessions,
+    /// RenewOnline writes here …
+    pub store: Arc<dyn SessionStore>,
+    /// … and answers from here.
+    pub online: Online,
+    /// Receive.
+    pub receive: Receive,
+    /// Nodes.
+    pub nodes: Nodes,
+    /// After how long without a heartbeat a client is closed.
+    pub heartbeat: Duration,
+}
+
+/// Serves until `until`, then finishes the calls in flight.
+///
+/// # Errors
+/// When the server cannot go on.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    until: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let service = Arc::new(service);
+    let logic = LogicServer::from_arc(service.clone())
+        .accept_compressed(Gzip)
+        .send_compressed(Gzip)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    proto::grpc::server()
+        .layer(tower::util::MapRequestLayer::new(answer_in_kind))
+        .add_service(logic)
+        .add_service(SessionsServer::from_arc(service.clone()))
+        .add_service(ProbeServer::from_arc(service))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until)
+        .await
+}
+
+/// A request that came gzipped is answered gzipped, others are not: goim's comets send no `grpc-accept-encoding` and
+/// expect just that, and ours would have every small answer compressed.
+fn answer_in_kind<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let headers = request.headers_mut();
+    if headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip") {
+        headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
+    } else {
+        headers.remove("grpc-accept-encoding");
+    }
+    request
+}
+
+#[tonic::async_trait]
+impl Logic for Service {
+    async fn connect(&self, request: Request<ConnectReq>) -> Answer<ConnectReply> {
+        // The cookie and the address are for ways to authenticate that look at them; `trust` does not.
+        let ConnectReq { server, token, incarnation, .. } = request.into_inner();
+        let identity = self.sessions.connect(server.into(), incarnation, &token).await?;
+        Ok(Response::new(ConnectReply {
+            mid: identity.mid.0,
+            key: identity.key.as_str().to_owned(),
+            room_id: identity.room.as_str().to_owned(),
+            accepts: identity.accepts,
+            heartbeat: i64::try_from(self.heartbeat.as_nanos()).unwrap_or(i64::MAX),
+            session_ttl_ms: u64::try_from(self.sessions.ttl().as_millis()).unwrap_or(u64::MAX),
+            ..ConnectReply::default()
+        }))
+    }
+
+    async fn disconnect(&self, request: Request<DisconnectReq>) -> Answer<DisconnectReply> {
+        let DisconnectReq { mid, key, server, incarnation } = request.into_inner();
+        let has = self.sessions.disconnect(&session(mid, key, server, incarnation)).await?;
+        Ok(Response::new(DisconnectReply { has }))
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatReq>) -> Answer<HeartbeatReply> {
+        let HeartbeatReq { mid, key, server, incarnation } = request.into_inner();
+        self.sessions.heartbeat(&session(mid, key, server, incarnation)).await?;
+        Ok(Response::new(HeartbeatReply {}))
+    }
+
+    async fn renew_online(&self, request: Request<OnlineReq>) -> Answer<OnlineReply> {
+        let OnlineReq { server, room_count, info } = request.into_inner();
+        let rooms = room_count.into_iter().map(|(room, count)| (room.into(), count)).collect();
+        let server = ServerId::from(server);
+        self.store.renew_online(&server, &rooms, info.as_ref(), self.sessions.ttl()).await?;
+        Ok(Response::new(OnlineReply { all_room_count: (*self.online.rooms()).clone() }))
+    }
+
+    async fn receive(&self, request: Request<ReceiveReq>) -> Answer<ReceiveReply> {
+        self.receive.offer(request.into_inner());
+        Ok(Response::new(ReceiveReply {}))
+    }
+
+    async fn nodes(&self, request: Request<NodesReq>) -> Answer<NodesReply> {
+        let NodesReq { platform, client_ip } = request.into_inner();
+        Ok(Response::new((self.nodes)(&platform, &client_ip)))
+    }
+}
+
+#[tonic::async_trait]
+impl Locate for Service {
+    async fn locate(&self, request: Request<LocateReq>) -> Answer<LocateReply> {
+        let servers = self.sessions.locate(request.into_inner().keys).await?.collect();
+        Ok(Response::new(LocateReply { servers }))
+    }
+}
+
+#[tonic::async_trait]
+impl Probe for Service {
+    async fn send(&self, request: Request<SendReq>) -> Answer<SendReply> {
+        let SendReq { server, key } = request.into_inner();
+        self.sessions.probe(server, key).await?;
+        Ok(Response::new(SendReply {}))
+    }
+}
+
+fn session(mid: i64, key: String, server: String, incarnation: u64) -> Session {
+    Session { mid: proto::Mid(mid), key: key.into(), server: server.into(), incarnation }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! Connect, heartbeat, disconnect: which server a key is on, and how many connections a member may have.
+//!
+//! A key that moves from one comet to another is closed on the one it left, and so is a member's oldest connection
+//! when there are too many: a record of type kick goes through the queue to that comet (goim leaves the old socket
+//! open, its D30). Neither tokens nor keys are ever logged (goim logs every token, its D24).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prost::Message;
+use proto::log::now_ms;
+use proto::logic::PushMsg;
+use proto::logic::push_msg::Type;
+use proto::token::{Token, TokenError};
+use proto::{Key, Mid, RoomId, ServerId, push};
+use runtime::Metrics;
+use runtime::config::FileKey;
+use uuid::Uuid;
+
+use crate::queue::{NewRecord, PushQueue, QueueError};
+use crate::store::{Connected, Session, SessionStore, StoreError, StoreResult};
+
+/// goim's keys for sessions and what they mean here.
+pub const FILE_KEYS: &[(&str, FileKey)] = &[("redis.expire", FileKey::Arg("redis_expire"))];
+
+/// How long sessions live and how many a member may have.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SessionConfig {
+    /// How long a session lives without being refreshed; comets refresh every third of it.
+    #[arg(
+        id = "redis_expire",
+        long = "redis-expire",
+        value_name = "DURATION",
+        env = "IMCLUSTER_REDIS_EXPIRE",
+        value_parser = expire,
+        default_value = "30m"
+    )]
+    pub expire: Duration,
+    /// How many connections one member may have at a time; 0 = as many as it likes.
+    #[arg(
+        id = "mid_connections",
+        long = "mid-connections",
+        value_name = "COUNT",
+        env = "IMCLUSTER_MID_CONNECTIONS",
+        default_value_t = 0
+    )]
+    pub limit: usize,
+    /// What happens when a member has too many: the new one is refused, or the oldest is closed.
+    #[arg(
+        id = "mid_policy",
+        long = "mid-policy",
+        value_name = "POLICY",
+        env = "IMCLUSTER_MID_POLICY",
+        default_value = "refuse"
+    )]
+    pub policy: Policy,
+}
+
+/// What to do with one connection too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Policy {
+    /// Refuse the new one.
+    Refuse,
+    /// Close the oldest.
+    EvictOldest,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// They are whoever their token says, as in goim.
+    Trust,
+}
+
+/// Who a client turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The member, or anonymous.
+    pub mid: Mid,
+    /// The connection's key, made up when the token had none.
+    pub key: Key,
+    /// Its first room; empty = none.
+    pub room: RoomId,
+    /// The operations it wants.
+    pub accepts: Vec<i32>,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The token is none. Says where, but not what stands there: whoever logs this must not log a token.
+    #[error("auth body: not the JSON of a token{}", place(.0))]
+    Token(#[from] TokenError),
+    /// The member has as many connections as it may.
+    #[error("this member has {limit} connections already")]
+    TooMany {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// Try again later.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The sessions of all clients. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    config: SessionConfig,
+    auth: Auth,
+    store: Arc<dyn SessionStore>,
+    queue: Arc<dyn PushQueue>,
+    metrics: SessionMetrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KickLabels {
+    reason: &'static str,
+    result: &'static str,
+}
+
+/// What sessions count.
+#[derive(Clone, Debug, Default)]
+pub struct SessionMetrics {
+    connects: Family<ConnectLabels, Counter>,
+    kicks: Family<KickLabels, Counter>,
+}
+
+impl SessionMetrics {
+    /// Registers them under `imcluster_logic_`.
+    pub fn new(metrics: &Metrics) -> Self {
+        let new = Self::default();
+        metrics.register("logic", |registry| {
+            registry.register("connects", "Clients that asked to be let in, by result", new.connects.clone());
+            registry.register("kicks", "Connections that were told to end, by reason and result", new.kicks.clone());
+        });
+        new
+    }
+}
+
+impl Sessions {
+    /// Sessions in this store; kicks go into this queue.
+    pub fn new(
+        config: SessionConfig,
+        auth: Auth,
+        store: Arc<dyn SessionStore>,
+        queue: Arc<dyn PushQueue>,
+        metrics: SessionMetrics,
+    ) -> Self {
+        Self { config, auth, store, queue, metrics }
+    }
+
+    /// How long a session lives without being refreshed.
+    pub fn ttl(&self) -> Duration {
+        self.config.expire
+    }
+
+    /// Lets a client in, or not.
+    ///
+    /// # Errors
+    /// [`Refused`] says why not.
+    pub async fn connect(&self, server: ServerId, incarnation: u64, token: &[u8]) -> Result<Identity, Refused> {
+        let answer = self.admit(server, incarnation, token).await;
+        let result = match &answer {
+            Ok(_) => "ok",
+            Err(Refused::Token(_)) => "token",
+            Err(Refused::TooMany { .. }) => "limit",
+            Err(Refused::Store(_)) => "store",
+        };
+        self.metrics.connects.get_or_create(&ConnectLabels { result }).inc();
+        answer
+    }
+
+    async fn admit(&self, server: ServerId, incarnation: u64, token: &[u8]) -> Result<Identity, Refused> {
+        let identity = match self.auth {
+            Auth::Trust => trusted(token)?,
+        };
+        let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
+        let Connected { replaced, mut others } = self.store.connect(&session, self.ttl()).await?;
+        let limit = self.config.limit;
+        if limit != 0 && others.len() >= limit {
+            match self.config.policy {
+                Policy::Refuse => {
+                    self.store.disconnect(&session).await?;
+                    return Err(Refused::TooMany { limit });
+                }
+                Policy::EvictOldest => {
+                    for (key, server) in others.drain(..=others.len() - limit) {
+                        self.evict(identity.mid, key, server).await?;
+                    }
+                }
+            }
+        }
+        if let Some(old) = replaced {
+            self.kick("moved", old, session.key);
+        }
+        Ok(identity)
+    }
+
+    async fn evict(&self, mid: Mid, key: Key, server: ServerId) -> StoreResult<()> {
+        let session = Session { mid, key, server, incarnation: 0 };
+        self.store.disconnect(&session).await?;
+        self.kick("limit", session.server, session.key);
+        Ok(())
+    }
+
+    /// Tells a comet to close a connection. The client that caused it does not wait for the queue.
+    fn kick(&self, reason: &'static str, server: ServerId, key: Key) {
+        let record = PushMsg {
+            r#type: Type::Kick.into(),
+            server: server.as_str().to_owned(),
+            keys: vec![key.as_str().to_owned()],
+            ..PushMsg::default()
+        };
+        let (queue, kicks) = (self.queue.clone(), self.metrics.kicks.clone());
+        tokio::spawn(async move {
+            let sent = send(&*queue, record).await;
+            let result = if sent.is_ok() { "ok" } else { "queue" };
+            kicks.get_or_create(&KickLabels { reason, result }).inc();
+            if let Err(error) = sent {
+                tracing::warn!(%server, reason, %error, "a connection stays open that should have been closed");
+            }
+        });
+    }
+
+    /// Refreshes a session, adding it again when it is gone.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn heartbeat(&self, session: &Session) -> StoreResult<()> {
+        self.store.heartbeat(session, self.ttl()).await
+    }
+
+    /// Ends a session. Returns whether the key was there.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
+        self.store.disconnect(session).await
+    }
+
+    /// Which server each key is on; keys that are nowhere are left out.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn locate(&self, keys: Vec<String>) -> StoreResult<impl Iterator<Item = (String, String)> + use<>> {
+        let names: Vec<Key> = keys.iter().map(|key| key.as_str().into()).collect();
+        let servers = self.store.locate_keys(&names).await?;
+        let found = keys.into_iter().zip(servers);
+        Ok(found.filter_map(|(key, server)| Some((key, server?.as_str().to_owned()))))
+    }
+
+    /// Writes a record to that key on that server, with nothing in it: its arrival proves the whole path.
+    ///
+    /// # Errors
+    /// When the queue does not take it.
+    pub async fn probe(&self, server: String, key: String) -> Result<(), QueueError> {
+        send(&*self.queue, PushMsg { server, keys: vec![key], ..PushMsg::default() }).await
+    }
+}
+
+/// goim's rule: the token is believed, and a connection without a key gets one.
+fn trusted(token: &[u8]) -> Result<Identity, TokenError> {
+    let Token { mid, key, room_id, accepts, .. } = Token::parse(token)?;
+    let key = if key.is_empty() { Uuid::new_v4().to_string() } else { key };
+    Ok(Identity { mid, key: key.into(), room: room_id.into(), accepts })
+}
+
+async fn send(queue: &dyn PushQueue, mut record: PushMsg) -> Result<(), QueueError> {
+    record.id = Uuid::now_v7().as_bytes().to_vec().into();
+    record.created_ms = now_ms();
+    let key = push::record_key(&record).into_owned().into();
+    queue.send(NewRecord { key, value: record.encode_to_vec().into(), traceparent: None }).await.map(drop)
+}
+
+fn place(error: &TokenError) -> String {
+    let json = std::error::Error::source(error).and_then(|source| source.downcast_ref::<serde_json::Error>());
+    json.map_or_else(String::new, |error| format!(" (line {}, column {})", error.line(), error.column()))
+}
+
+fn expire(text: &str) -> Result<Duration, String> {
+    match runtime::duration::parse(text)? {
+        duration if duration < Duration::from_secs(1) => Err("expected at least 1s: Redis is told seconds".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use std::io::Write;
+use std::sync::Mutex;
+
+use proto::log::{MemoryLog, Record};
+
+use super::*;
+use crate::queue::memory::MemoryQueue;
+use crate::store::memory::MemoryStore;
+
+struct Setup {
+    sessions: Sessions,
+    store: Arc<MemoryStore>,
+    log: MemoryLog,
+}
+
+fn setup(limit: usize, policy: Policy) -> Setup {
+    let (store, log) = (Arc::new(MemoryStore::new()), MemoryLog::new(1, 1 << 20));
+    let config = SessionConfig { expire: Duration::from_secs(1800), limit, policy };
+    let queue = Arc::new(MemoryQueue::new(log.clone()));
+    let sessions = Sessions::new(config, Auth::Trust, store.clone(), queue, SessionMetrics::default());
+    Setup { sessions, store, log }
+}
+
+impl Setup {
+    async fn connect(&self, server: &str, token: &str) -> Result<Identity, Refused> {
+        self.sessions.connect(server.into(), 1, token.as_bytes()).await
+    }
+
+    async fn at(&self, key: &str) -> Option<String> {
+        let servers = self.store.locate_keys(&[key.into()]).await.unwrap();
+        servers[0].as_ref().map(ToString::to_string)
+    }
+
+    async fn next_kick(&self, offset: u64) -> (String, Vec<String>) {
+        let records: Vec<Record> = self.log.read(&[offset], 1).await;
+        let kick = PushMsg::decode(records[0].value.clone()).unwrap();
+        assert_eq!(kick.r#type(), Type::Kick);
+        assert_eq!(kick.id.len(), 16);
+        assert!(kick.created_ms > 0);
+        assert_eq!(records[0].key, kick.keys[0].as_bytes());
+        (kick.server, kick.keys)
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_believed() {
+    let setup = setup(0, Policy::Refuse);
+    let token = r#"{"mid":7,"key":"phone","room_id":"test://1","platform":"web","accepts":[1000,1001]}"#;
+    let identity = setup.connect("h1", token).await.unwrap();
+    let expected = Identity { mid: Mid(7), key: "phone".into(), room: "test://1".into(), accepts: vec![1000, 1001] };
+    assert_eq!(identity, expected);
+    assert_eq!(setup.at("phone").await.as_deref(), Some("h1"));
+}
+
+#[tokio::test]
+async fn a_connection_without_a_key_gets_a_uuid_v4() {
+    let setup = setup(0, Policy::Refuse);
+    for token in ["{}", r#"{"key":""}"#, "null"] {
+        let identity = setup.connect("h1", token).await.unwrap();
+        assert_eq!(identity.key.as_str().len(), 36);
+        assert_eq!(Uuid::parse_str(identity.key.as_str()).unwrap().get_version_num(), 4);
+        assert!(identity.mid.is_anonymous());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_none_is_refused_and_leaves_nothing() {
+    let setup = setup(0, Policy::Refuse);
+    for token in ["", "[]", r#"{"mid":"1","key":"k"}"#, r#"{"key":"k"} trailing"#] {
+        assert!(matches!(setup.connect("h1", token).await, Err(Refused::Token(_))), "{token}");
+    }
+    assert_eq!(setup.at("k").await, None);
+}
+
+#[tokio::test]
+async fn a_key_that_moved_is_closed_on_the_server_it_left() {
+    let setup = setup(0, Policy::Refuse);
+    for server in ["h1", "h1", "h2"] {
+        setup.connect(server, r#"{"mid":7,"key":"phone"}"#).await.unwrap();
+    }
+    assert_eq!(setup.next_kick(0).await, ("h1".to_owned(), vec!["phone".to_owned()]));
+    assert_eq!(setup.log.bounds(0), (0, 1));
+    assert_eq!(setup.at("phone").await.as_deref(), Some("h2"));
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_refused_and_the_others_stay() {
+    let setup = setup(2, Policy::Refuse);
+    for key in ["a", "b"] {
+        setup.connect("h1", &format!(r#"{{"mid":7,"key":"{key}"}}"#)).await.unwrap();
+    }
+    let refused = setup.connect("h1", r#"{"mid":7,"key":"c"}"#).await.unwrap_err();
+    assert_eq!(refused.to_string(), "this member has 2 connections already");
+    assert_eq!((setup.at("a").await.as_deref(), setup.at("c").await), (Some("h1"), None));
+    setup.connect("h1", r#"{"mid":7,"key":"b"}"#).await.unwrap();
+    setup.connect("h1", r#"{"mid":8,"key":"c"}"#).await.unwrap();
+    setup.connect("h1", r#"{"key":"anonymous"}"#).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_oldest_connection_is_evicted_and_told() {
+    let setup = setup(2, Policy::EvictOldest);
+    for key in ["a", "b", "c"] {
+        setup.connect("h1", &format!(r#"{{"mid":7,"key":"{key}"}}"#)).await.unwrap();
+    }
+    assert_eq!(setup.next_kick(0).await, ("h1".to_owned(), vec!["a".to_owned()]));
+    assert_eq!((setup.at("a").await, setup.at("c").await.as_deref()), (None, Some("h1")));
+    assert_eq!(setup.log.bounds(0), (0, 1));
+}
+
+#[tokio::test]
+async fn a_probe_is_an_empty_push_to_one_key() {
+    let setup = setup(0, Policy::Refuse);
+    setup.sessions.probe("h1".to_owned(), "probe".to_owned()).await.unwrap();
+    let record = setup.log.read(&[0], 1).await.remove(0);
+    let push = PushMsg::decode(record.value).unwrap();
+    assert_eq!((push.r#type(), push.server.as_str(), &push.keys[..]), (Type::Push, "h1", &["probe".to_owned()][..]));
+    assert!(push.msg.is_empty());
+}
+
+#[tokio::test]
+async fn keys_that_are_nowhere_are_left_out() {
+    let setup = setup(0, Policy::Refuse);
+    setup.connect("h1", r#"{"key":"here"}"#).await.unwrap();
+    let found = setup.sessions.locate(vec!["nowhere".to_owned(), "here".to_owned()]).await.unwrap();
+    assert_eq!(found.collect::<Vec<_>>(), [("here".to_owned(), "h1".to_owned())]);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_and_no_key_is_ever_logged() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    tracing::info!("listening");
+    let setup = setup(1, Policy::EvictOldest);
+    for (server, key) in [("h1", "hush-1"), ("h2", "hush-1"), ("h2", "hush-2")] {
+        setup.connect(server, &format!(r#"{{"mid":7,"key":"{key}","secret":"hush"}}"#)).await.unwrap();
+    }
+    let refused = setup.connect("h1", r#"{"mid":"hush"}"#).await.unwrap_err();
+    tracing::info!(%refused, "as grpc says it");
+    setup.next_kick(1).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("listening"));
+    assert!(!text.contains("hush"), "{text}");
+}

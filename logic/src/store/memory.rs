@@ -1,0 +1,270 @@
+//! The store in memory: the same meaning as Redis, for one process, bounded by what is in it.
+//!
+//! Time is tokio's, so that tests can pause it. What has expired is gone for every reader at once and swept out of
+//! memory once a minute.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use proto::logic::CometInfo;
+use proto::{Key, Mid, RoomId, ServerId};
+use tokio::time::Instant;
+
+use super::{Connected, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreResult};
+
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Sessions and counts in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    // Held for a few map operations, never across an await.
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    keys: HashMap<Key, Expiring<ServerId>>,
+    mids: HashMap<Mid, HashMap<Key, Device>>,
+    incarnations: HashMap<(ServerId, u64), HashSet<(Mid, Key)>>,
+    online: HashMap<ServerId, Expiring<ServerOnline>>,
+    comets: HashMap<ServerId, Expiring<CometInfo>>,
+    seen: BTreeMap<(ServerId, u64), i64>,
+    clock: i64,
+    swept: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Device {
+    server: ServerId,
+    since: i64,
+}
+
+#[derive(Debug)]
+struct Expiring<T> {
+    value: T,
+    until: Instant,
+}
+
+impl<T> Expiring<T> {
+    fn new(value: T, ttl: Duration) -> Self {
+        Self { value, until: Instant::now() + ttl }
+    }
+
+    fn live(&self) -> Option<&T> {
+        (self.until > Instant::now()).then_some(&self.value)
+    }
+}
+
+impl MemoryStore {
+    /// Nobody is there yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Tables {
+    fn tick(&mut self) -> i64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn locate(&self, key: &Key) -> Option<&ServerId> {
+        self.keys.get(key).and_then(Expiring::live)
+    }
+
+    /// The member's devices whose key still lives, oldest first.
+    fn devices(&self, mid: Mid) -> Vec<(Key, ServerId)> {
+        let Some(devices) = self.mids.get(&mid) else {
+            return Vec::new();
+        };
+        let mut live: Vec<_> = devices.iter().filter(|(key, _)| self.locate(key).is_some()).collect();
+        live.sort_by_key(|(_, device)| device.since);
+        live.into_iter().map(|(key, device)| (key.clone(), device.server.clone())).collect()
+    }
+
+    fn put(&mut self, session: &Session, ttl: Duration) {
+        let Session { mid, key, server, incarnation } = session.clone();
+        if incarnation != 0 {
+            self.incarnations.entry((server.clone(), incarnation)).or_default().insert((mid, key.clone()));
+        }
+        self.keys.insert(key.clone(), Expiring::new(server.clone(), ttl));
+        if !mid.is_anonymous() {
+            let since = self.tick();
+            self.mids.entry(mid).or_default().insert(key, Device { server, since });
+        }
+        self.sweep();
+    }
+
+    /// Removes what names that server. Returns the server the key was on until now.
+    fn remove(&mut self, mid: Mid, key: &Key, server: &ServerId) -> Option<ServerId> {
+        let held = self.locate(key).cloned();
+        if held.as_ref() == Some(server) {
+            self.keys.remove(key);
+        }
+        if let Some(devices) = self.mids.get_mut(&mid) {
+            if devices.get(key).is_some_and(|device| &device.server == server) {
+                devices.remove(key);
+            }
+            if devices.is_empty() {
+                self.mids.remove(&mid);
+            }
+        }
+        held
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        if self.swept.is_some_and(|at| now < at + SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        self.keys.retain(|_, entry| entry.until > now);
+        self.online.retain(|_, entry| entry.until > now);
+        self.comets.retain(|_, entry| entry.until > now);
+        let keys = &self.keys;
+        self.mids.retain(|_, devices| {
+            devices.retain(|key, _| keys.contains_key(key));
+            !devices.is_empty()
+        });
+        self.incarnations.retain(|_, members| {
+            members.retain(|(_, key)| keys.contains_key(key));
+            !members.is_empty()
+        });
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
+        let mut tables = self.tables.lock();
+        let replaced = tables.locate(&session.key).filter(|server| **server != session.server).cloned();
+        tables.put(session, ttl);
+        let mut others = if session.mid.is_anonymous() { Vec::new() } else { tables.devices(session.mid) };
+        others.retain(|(key, _)| *key != session.key);
+        Ok(Connected { replaced, others })
+    }
+
+    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
+        let mut tables = self.tables.lock();
+        match tables.keys.get_mut(&session.key).filter(|entry| entry.live().is_some()) {
+            Some(entry) => entry.until = Instant::now() + ttl,
+            None => tables.put(session, ttl),
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
+        let mut tables = self.tables.lock();
+        if let Some(members) = tables.incarnations.get_mut(&(session.server.clone(), session.incarnation)) {
+            members.remove(&(session.mid, session.key.clone()));
+        }
+        Ok(tables.remove(session.mid, &session.key, &session.server).is_some())
+    }
+
+    async fn locate_keys(&self, keys: &[Key]) -> StoreResult<Vec<Option<ServerId>>> {
+        let tables = self.tables.lock();
+        Ok(keys.iter().map(|key| tables.locate(key).cloned()).collect())
+    }
+
+    async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
+        let tables = self.tables.lock();
+        let found: BTreeMap<Key, ServerId> = mids.iter().flat_map(|mid| tables.devices(*mid)).collect();
+        Ok(found.into_iter().collect())
+    }
+
+    async fn renew_online(
+        &self,
+        server: &ServerId,
+        rooms: &BTreeMap<RoomId, i32>,
+        info: Option<&CometInfo>,
+        ttl: Duration,
+    ) -> StoreResult<()> {
+        let updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let online = ServerOnline { rooms: rooms.clone().into_iter().collect(), updated };
+        let mut tables = self.tables.lock();
+        if rooms.is_empty() {
+            tables.online.remove(server);
+        } else {
+            tables.online.insert(server.clone(), Expiring::new(online, ttl));
+        }
+        if let Some(info) = info {
+            tables.comets.insert(server.clone(), Expiring::new(info.clone(), INFO_TTL));
+        }
+        let renewal = tables.tick();
+        tables.seen.insert((server.clone(), info.map_or(0, |info| info.incarnation)), renewal);
+        Ok(())
+    }
+
+    async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>> {
+        Ok(self.tables.lock().online.get(server).and_then(Expiring::live).cloned())
+    }
+
+    async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()> {
+        let mut tables = self.tables.lock();
+        if tables.online.get(server).is_some_and(|online| online.value.updated == updated) {
+            tables.online.remove(server);
+        }
+        Ok(())
+    }
+
+    async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>> {
+        let tables = self.tables.lock();
+        let live = tables.comets.iter().filter_map(|(server, info)| Some((server.clone(), info.live()?.clone())));
+        Ok(live.collect())
+    }
+
+    async fn servers(&self) -> StoreResult<Vec<Seen>> {
+        let tables = self.tables.lock();
+        let seen = tables.seen.iter().map(|((server, incarnation), renewal)| Seen {
+            server: server.clone(),
+            incarnation: *incarnation,
+            renewal: *renewal,
+        });
+        Ok(seen.collect())
+    }
+
+    async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
+        let mut tables = self.tables.lock();
+        tables.seen.remove(&(server.clone(), incarnation));
+        let members = tables.incarnations.remove(&(server.clone(), incarnation)).unwrap_or_default();
+        let mut purged = 0;
+        for member in members {
+            let again = tables.incarnations.iter().any(|((id, _), kept)| id == server && kept.contains(&member));
+            if !again {
+                purged += u64::from(tables.remove(member.0, &member.1, server).as_ref() == Some(server));
+            }
+        }
+        Ok(purged)
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_memory_store_passes_the_suite() {
+        super::super::suite::run(Arc::new(MemoryStore::new())).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_expired_is_swept_out_of_memory() {
+        let store = MemoryStore::new();
+        let session = |key: &str| Session { mid: Mid(1), key: key.into(), server: "s".into(), incarnation: 1 };
+        store.connect(&session("old"), Duration::from_secs(5)).await.unwrap();
+        tokio::time::advance(SWEEP).await;
+        store.connect(&session("new"), Duration::from_secs(5)).await.unwrap();
+        let tables = store.tables.lock();
+        assert_eq!(tables.keys.len(), 1);
+        assert_eq!(tables.mids[&Mid(1)].len(), 1);
+        assert_eq!(tables.incarnations[&("s".into(), 1)].len(), 1);
+    }
+}

@@ -1,0 +1,423 @@
+//! The store in Redis: goim's keys, so that a Go logic can share them, and ours beside them.
+//!
+//! | key | type | content | lives |
+//! |---|---|---|---|
+//! | `mid_<mid>` | hash | key → server | `redis.expire` (goim) |
+//! | `key_<key>` | string | server | `redis.expire` (goim) |
+//! | `ol_<server>` | hash | shard → JSON of counts, see [`shards`] | `redis.expire` (goim) |
+//! | `imc_srv_<server>/<incarnation>` | set | `mid key` | twice `redis.expire` |
+//! | `imc_mid_<mid>` | sorted set | key by connect time, Unix ms | `redis.expire` |
+//! | `imc_comet_<server>` | string | [`CometInfo`], protobuf | 30 s |
+//! | `imc_comets` | sorted set | `server/incarnation` by last renewal, Unix ms | – |
+//!
+//! Every command and script touches one key, so Cluster needs nothing special. Removal is conditional: a script
+//! compares the server first (goim's D4: it deletes whatever is there).
+
+mod config;
+mod purge;
+pub mod shards;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fred::clients::{Client, Pipeline, Pool};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
+use fred::types::{Expiration, FromValue, SetOptions, Value};
+use futures::future::try_join_all;
+use prost::Message;
+use proto::log::now_ms;
+use proto::logic::CometInfo;
+use proto::{Key, Mid, RoomId, ServerId};
+
+pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
+
+use super::{Connected, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
+
+/// How many keys go into one command or pipeline.
+const CHUNK: usize = 1000;
+/// How often we ask Redis whether it is there.
+const PING: Duration = Duration::from_secs(2);
+
+/// Deletes the key if it holds this server. 1 = deleted, 0 = there was none, -1 = it holds another.
+const DELETE_IF: &str = "local v = redis.call('GET', KEYS[1]) \
+    if not v then return 0 end \
+    if v ~= ARGV[1] then return -1 end \
+    return redis.call('DEL', KEYS[1])";
+/// Deletes the field if it holds this server.
+const FIELD_DELETE_IF: &str = "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end \
+    return redis.call('HDEL', KEYS[1], ARGV[1])";
+/// Deletes the counts if the newest `updated` in them is this one.
+const COUNTS_DELETE_IF: &str = "local newest = 0 \
+    for _, shard in ipairs(redis.call('HVALS', KEYS[1])) do \
+        local updated = tonumber(string.match(shard, '\"updated\":(%d+)}$') or 0) \
+        if updated > newest then newest = updated end \
+    end \
+    if newest ~= tonumber(ARGV[1]) then return 0 end \
+    return redis.call('DEL', KEYS[1])";
+
+/// Sessions and counts in Redis. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    pool: Pool,
+    prefix: std::sync::Arc<str>,
+    clustered: bool,
+    /// The time to live last asked for, in seconds: for what a purge puts back.
+    ttl: std::sync::Arc<AtomicU64>,
+}
+
+impl RedisStore {
+    /// Begins to connect and returns at once; Redis need not be there yet. Whether it answers shows in the readiness
+    /// condition `redis`.
+    ///
+    /// # Errors
+    /// When the settings or the files they name cannot be used.
+    pub fn start(config: &RedisConfig, process: &runtime::Process) -> Result<Self, RedisConfigError> {
+        let pool = config.pool()?;
+        // The handle ends when the pool is told to quit; nothing waits for it.
+        drop(pool.connect());
+        let store = Self {
+            pool,
+            prefix: config.prefix.as_str().into(),
+            clustered: config.cluster,
+            ttl: std::sync::Arc::new(AtomicU64::new(1800)),
+        };
+        let condition = process.readiness.condition("redis", "first answer");
+        tokio::spawn(store.clone().watch(condition, process.shutdown.clone()));
+        Ok(store)
+    }
+
+    /// Asks again and again until the process ends.
+    async fn watch(self, condition: runtime::Condition, shutdown: runtime::Shutdown) {
+        loop {
+            match self.ping().await {
+                Ok(()) => condition.up(),
+                Err(StoreError(why)) => condition.down(&why),
+            }
+            tokio::select! {
+                () = shutdown.begun() => return,
+                () = tokio::time::sleep(PING) => {}
+            }
+        }
+    }
+
+    fn client(&self) -> &Client {
+        self.pool.next_connected()
+    }
+
+    fn key(&self, key: &Key) -> String {
+        format!("{}key_{key}", self.prefix)
+    }
+
+    fn mid(&self, mid: Mid) -> String {
+        format!("{}mid_{mid}", self.prefix)
+    }
+
+    fn online_key(&self, server: &ServerId) -> String {
+        format!("{}ol_{server}", self.prefix)
+    }
+
+    fn devices(&self, mid: Mid) -> String {
+        format!("{}imc_mid_{mid}", self.prefix)
+    }
+
+    fn sessions(&self, server: &ServerId, incarnation: u64) -> String {
+        format!("{}imc_srv_{server}/{incarnation}", self.prefix)
+    }
+
+    fn info(&self, server: &ServerId) -> String {
+        format!("{}imc_comet_{server}", self.prefix)
+    }
+
+    fn comets_key(&self) -> String {
+        format!("{}imc_comets", self.prefix)
+    }
+
+    fn ttl(&self, ttl: Duration) -> i64 {
+        let seconds = ttl.as_secs().max(1);
+        self.ttl.store(seconds, Ordering::Relaxed);
+        seconds as i64
+    }
+
+    /// Registers key and incarnation first and the member's entry after it, so that whoever finds the member's entry
+    /// finds the key. Returns the server the key was on. `options` may say: only if the key is nowhere.
+    async fn put_key(&self, session: &Session, ttl: i64, options: Option<SetOptions>) -> StoreResult<Option<String>> {
+        let pipeline = self.client().pipeline();
+        self.note(&pipeline, session, ttl).await?;
+        let server = session.server.as_str();
+        // Redis takes NX and GET together only since 7.0.
+        let get = options.is_none();
+        queue(pipeline.set(self.key(&session.key), server, Some(Expiration::EX(ttl)), options, get).await)?;
+        let mut answers: Vec<Value> = all(&pipeline).await?;
+        if get { convert(answers.pop().unwrap_or(Value::Null)) } else { Ok(None) }
+    }
+
+    /// Adds the session to its incarnation's set.
+    async fn note(&self, pipeline: &Pipeline<Client>, session: &Session, ttl: i64) -> StoreResult<()> {
+        if session.incarnation != 0 {
+            let set = self.sessions(&session.server, session.incarnation);
+            queue(pipeline.sadd(&set, member(session)).await)?;
+            queue(pipeline.expire(&set, ttl * 2, None).await)?;
+        }
+        Ok(())
+    }
+
+    /// Registers the member's entry and returns what else the member has: key → server, and keys by connect time.
+    async fn put_mid(&self, session: &Session, ttl: i64) -> StoreResult<(HashMap<String, String>, Vec<String>)> {
+        let (mid, devices) = (self.mid(session.mid), self.devices(session.mid));
+        let (key, server) = (session.key.as_str(), session.server.as_str());
+        let pipeline = self.client().pipeline();
+        queue(pipeline.hset(&mid, (key, server)).await)?;
+        queue(pipeline.expire(&mid, ttl, None).await)?;
+        queue(pipeline.zadd(&devices, None, None, false, false, (now_ms() as f64, key)).await)?;
+        queue(pipeline.expire(&devices, ttl, None).await)?;
+        queue(pipeline.hgetall(&mid).await)?;
+        queue(pipeline.zrange(&devices, 0, -1, None, false, None, false).await)?;
+        let mut answers: Vec<Value> = all(&pipeline).await?;
+        let order = convert(answers.pop().unwrap_or(Value::Null))?;
+        let entries = convert(answers.pop().unwrap_or(Value::Null))?;
+        Ok((entries, order))
+    }
+
+    /// Deletes the key if it names the server. 1 = deleted, 0 = there was none, -1 = it names another.
+    async fn delete_key(&self, session: &Session) -> StoreResult<i64> {
+        self.client().eval(DELETE_IF, self.key(&session.key), session.server.as_str()).await.map_err(failed)
+    }
+
+    /// Deletes the member's entry if it names the server.
+    async fn forget_device(&self, mid: Mid, key: &Key, server: &ServerId) -> StoreResult<()> {
+        let field = vec![key.as_str(), server.as_str()];
+        let _: i64 = self.client().eval(FIELD_DELETE_IF, self.mid(mid), field).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// The same, and the device's connect time unless the key is elsewhere (`deleted` is [`Self::delete_key`]'s).
+    async fn forget_member(&self, session: &Session, deleted: i64) -> StoreResult<()> {
+        self.forget_device(session.mid, &session.key, &session.server).await?;
+        if deleted >= 0 {
+            let device = session.key.as_str();
+            let _: i64 = self.client().zrem(self.devices(session.mid), device).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the member's entries whose key is nowhere or elsewhere, and returns the live ones (goim's D18: there the
+    /// entry of a device that died lived as long as any other device of the member refreshed the hash).
+    async fn weed(&self, mid: Mid, entries: Vec<(Key, ServerId)>) -> StoreResult<Vec<(Key, ServerId)>> {
+        let keys: Vec<Key> = entries.iter().map(|(key, _)| key.clone()).collect();
+        let servers = self.locate_keys(&keys).await?;
+        let (live, dead): (Vec<_>, Vec<_>) =
+            entries.into_iter().zip(servers).partition(|((_, entry), server)| server.as_ref() == Some(entry));
+        let nowhere: Vec<&str> =
+            dead.iter().filter(|(_, now)| now.is_none()).map(|((key, _), _)| key.as_str()).collect();
+        try_join_all(dead.iter().map(|((key, server), _)| self.forget_device(mid, key, server))).await?;
+        if !nowhere.is_empty() {
+            let _: i64 = self.client().zrem(self.devices(mid), nowhere).await.map_err(failed)?;
+        }
+        Ok(live.into_iter().map(|(entry, _)| entry).collect())
+    }
+}
+
+#[async_trait]
+impl SessionStore for RedisStore {
+    async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
+        let ttl = self.ttl(ttl);
+        let before = self.put_key(session, ttl, None).await?;
+        let replaced = before.map(ServerId::from).filter(|server| *server != session.server);
+        if session.mid.is_anonymous() {
+            return Ok(Connected { replaced, others: Vec::new() });
+        }
+        let (mut entries, order) = self.put_mid(session, ttl).await?;
+        entries.remove(session.key.as_str());
+        if entries.is_empty() {
+            return Ok(Connected { replaced, others: Vec::new() });
+        }
+        // A Go logic writes no connect times: its devices count as the oldest.
+        let place = |key: &str| order.iter().position(|at| at == key).map_or(0, |at| at + 1);
+        let mut entries: Vec<(Key, ServerId)> =
+            entries.into_iter().map(|(key, server)| (key.into(), server.into())).collect();
+        entries.sort_by_cached_key(|(key, _)| (place(key.as_str()), key.clone()));
+        Ok(Connected { replaced, others: self.weed(session.mid, entries).await? })
+    }
+
+    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
+        let ttl = self.ttl(ttl);
+        let key = self.key(&session.key);
+        let pipeline = self.client().pipeline();
+        self.note(&pipeline, session, ttl).await?;
+        queue(pipeline.expire(&key, ttl, None).await)?;
+        queue(pipeline.get(&key).await)?;
+        let mut answers: Vec<Value> = all(&pipeline).await?;
+        let server: Option<String> = convert(answers.pop().unwrap_or(Value::Null))?;
+        match server {
+            None => drop(self.put_key(session, ttl, Some(SetOptions::NX)).await?),
+            Some(server) if server == session.server.as_str() => {}
+            // It moved; whoever holds it now refreshes it.
+            Some(_) => return Ok(()),
+        }
+        if session.mid.is_anonymous() {
+            return Ok(());
+        }
+        let (mid, devices) = (self.mid(session.mid), self.devices(session.mid));
+        let pipeline = self.client().pipeline();
+        queue(pipeline.expire(&mid, ttl, None).await)?;
+        queue(pipeline.expire(&devices, ttl, None).await)?;
+        queue(pipeline.hgetall(&mid).await)?;
+        let mut answers: Vec<Value> = all(&pipeline).await?;
+        let mut entries: HashMap<String, String> = convert(answers.pop().unwrap_or(Value::Null))?;
+        if entries.remove(session.key.as_str()).as_deref() != Some(session.server.as_str()) {
+            self.put_mid(session, ttl).await?;
+        }
+        if !entries.is_empty() {
+            let entries = entries.into_iter().map(|(key, server)| (key.into(), server.into())).collect();
+            self.weed(session.mid, entries).await?;
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
+        if session.incarnation != 0 {
+            let set = self.sessions(&session.server, session.incarnation);
+            let _: i64 = self.client().srem(set, member(session)).await.map_err(failed)?;
+        }
+        let deleted = self.delete_key(session).await?;
+        if !session.mid.is_anonymous() {
+            self.forget_member(session, deleted).await?;
+        }
+        Ok(deleted != 0)
+    }
+
+    async fn locate_keys(&self, keys: &[Key]) -> StoreResult<Vec<Option<ServerId>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(CHUNK) {
+            let servers: Vec<Option<String>> = if self.clustered {
+                let pipeline = self.client().pipeline();
+                for key in chunk {
+                    queue(pipeline.get(self.key(key)).await)?;
+                }
+                all(&pipeline).await?
+            } else {
+                let keys: Vec<String> = chunk.iter().map(|key| self.key(key)).collect();
+                self.client().mget(keys).await.map_err(failed)?
+            };
+            found.extend(servers.into_iter().map(|server| server.map(ServerId::from)));
+        }
+        Ok(found)
+    }
+
+    async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
+        let mut found = BTreeMap::new();
+        for chunk in mids.chunks(CHUNK) {
+            let pipeline = self.client().pipeline();
+            for mid in chunk {
+                queue(pipeline.hgetall(self.mid(*mid)).await)?;
+            }
+            for entries in all::<Vec<Value>>(&pipeline).await? {
+                let entries: HashMap<String, String> = convert(entries)?;
+                found.extend(entries.into_iter().map(|(key, server)| (Key::from(key), ServerId::from(server))));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    async fn renew_online(
+        &self,
+        server: &ServerId,
+        rooms: &BTreeMap<RoomId, i32>,
+        info: Option<&CometInfo>,
+        ttl: Duration,
+    ) -> StoreResult<()> {
+        let key = self.online_key(server);
+        let (full, empty) = shards::split(server, rooms, now_ms() as i64 / 1000);
+        let pipeline = self.client().pipeline();
+        if !full.is_empty() {
+            queue(pipeline.hset(&key, full).await)?;
+            queue(pipeline.expire(&key, self.ttl(ttl), None).await)?;
+        }
+        if !empty.is_empty() {
+            queue(pipeline.hdel(&key, empty).await)?;
+        }
+        if let Some(info) = info {
+            let (bytes, ttl) = (bytes::Bytes::from(info.encode_to_vec()), INFO_TTL.as_secs() as i64);
+            queue(pipeline.set(self.info(server), bytes, Some(Expiration::EX(ttl)), None, false).await)?;
+        }
+        let incarnation = info.map_or(0, |info| info.incarnation);
+        let member = format!("{server}/{incarnation}");
+        queue(pipeline.zadd(self.comets_key(), None, None, false, false, (now_ms() as f64, member)).await)?;
+        let _: Vec<Value> = all(&pipeline).await?;
+        Ok(())
+    }
+
+    async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>> {
+        let kept: HashMap<String, String> = self.client().hgetall(self.online_key(server)).await.map_err(failed)?;
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        shards::join(kept.values().map(String::as_str)).map(Some).map_err(StoreError)
+    }
+
+    async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()> {
+        let _: i64 = self.client().eval(COUNTS_DELETE_IF, self.online_key(server), updated).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>> {
+        let mut servers: Vec<ServerId> = self.servers().await?.into_iter().map(|seen| seen.server).collect();
+        servers.sort();
+        servers.dedup();
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pipeline = self.client().pipeline();
+        for server in &servers {
+            queue(pipeline.get(self.info(server)).await)?;
+        }
+        let infos: Vec<Option<bytes::Bytes>> = all(&pipeline).await?;
+        let known = servers.into_iter().zip(infos).filter_map(|(server, info)| Some((server, info?)));
+        known
+            .map(|(server, info)| match CometInfo::decode(info) {
+                Ok(info) => Ok((server, info)),
+                Err(error) => Err(StoreError(format!("what comet {server} said of itself: {error}"))),
+            })
+            .collect()
+    }
+
+    async fn servers(&self) -> StoreResult<Vec<Seen>> {
+        let kept: Vec<(String, f64)> =
+            self.client().zrange(self.comets_key(), 0, -1, None, false, None, true).await.map_err(failed)?;
+        let seen = kept.into_iter().filter_map(|(member, renewal)| {
+            let (server, incarnation) = member.rsplit_once('/')?;
+            Some(Seen { server: server.into(), incarnation: incarnation.parse().ok()?, renewal: renewal as i64 })
+        });
+        Ok(seen.collect())
+    }
+
+    async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
+        self.purge(server, incarnation).await
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        self.client().ping::<String>(None).await.map_err(failed).map(drop)
+    }
+}
+
+fn member(session: &Session) -> String {
+    format!("{} {}", session.mid, session.key)
+}
+
+fn queue(queued: Result<Value, fred::error::Error>) -> StoreResult<()> {
+    queued.map(drop).map_err(failed)
+}
+
+async fn all<T: FromValue>(pipeline: &Pipeline<Client>) -> StoreResult<T> {
+    pipeline.all().await.map_err(failed)
+}
+
+fn convert<T: FromValue>(value: Value) -> StoreResult<T> {
+    value.convert().map_err(failed)
+}
+
+fn failed(error: fred::error::Error) -> StoreError {
+    StoreError(error.to_string())
+}

@@ -1,0 +1,79 @@
+//! Removing what a dead incarnation of a server left behind, in batches and at a bounded rate.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fred::interfaces::{SetsInterface, SortedSetsInterface};
+use futures::future::try_join_all;
+use proto::{Mid, ServerId};
+
+use super::{RedisStore, failed, member};
+use crate::store::{Session, SessionStore, StoreResult};
+
+/// How many sessions a purge takes at once, and how long it rests in between.
+const PURGE_BATCH: usize = 500;
+const PURGE_REST: Duration = Duration::from_millis(20);
+
+impl RedisStore {
+    pub(super) async fn purge(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
+        let seen = self.servers().await?;
+        let others = seen.iter().filter(|seen| &seen.server == server && seen.incarnation != incarnation);
+        let later: Vec<String> = others.map(|seen| self.sessions(server, seen.incarnation)).collect();
+        let set = self.sessions(server, incarnation);
+        let mut purged = 0;
+        // A Go comet has no set: only its entry goes.
+        loop {
+            let members: Vec<String> = self.client().srandmember(&set, Some(PURGE_BATCH)).await.map_err(failed)?;
+            if members.is_empty() {
+                break;
+            }
+            purged += self.purge_batch(server, &later, &members).await?;
+            // Only now: a purge that is cut short is taken up again by the next.
+            let _: i64 = self.client().srem(&set, members).await.map_err(failed)?;
+            tokio::time::sleep(PURGE_REST).await;
+        }
+        let _: i64 = self.client().zrem(self.comets_key(), format!("{server}/{incarnation}")).await.map_err(failed)?;
+        Ok(purged)
+    }
+
+    /// Which of these members of an incarnation's set are also in a later one's.
+    async fn again(&self, later: &[String], members: &[String]) -> StoreResult<HashSet<String>> {
+        let mut again = HashSet::new();
+        for set in later {
+            let found: Vec<bool> = self.client().smismember(set, members.to_vec()).await.map_err(failed)?;
+            again.extend(members.iter().zip(found).filter(|(_, found)| *found).map(|(member, _)| member.clone()));
+        }
+        Ok(again)
+    }
+
+    /// Removes these sessions if they still name the server. Returns how many keys were removed.
+    async fn purge_batch(&self, server: &ServerId, later: &[String], all: &[String]) -> StoreResult<u64> {
+        let spared = self.again(later, all).await?;
+        let gone: Vec<&String> = all.iter().filter(|member| !spared.contains(*member)).collect();
+        let sessions: Vec<Session> = gone.iter().filter_map(|member| session(member, server)).collect();
+        if sessions.is_empty() {
+            return Ok(0);
+        }
+        let answers = try_join_all(sessions.iter().map(|session| self.delete_key(session))).await?;
+        let members = sessions.iter().zip(&answers).filter(|(session, _)| !session.mid.is_anonymous());
+        try_join_all(members.map(|(session, answer)| self.forget_member(session, *answer))).await?;
+        // Whoever came back between the look and the deletion is in a later set by now: put it back.
+        let returned = self.again(later, all).await?;
+        let ttl = Duration::from_secs(self.ttl.load(Ordering::Relaxed));
+        for session in sessions.iter().filter(|session| {
+            let member = member(session);
+            returned.contains(&member) && !spared.contains(&member)
+        }) {
+            self.heartbeat(session, ttl).await?;
+        }
+        Ok(answers.iter().filter(|answer| **answer == 1).count() as u64)
+    }
+}
+
+/// Reads a member of an incarnation's set; what is not one is nobody's session. The incarnation is left out: what
+/// is put back stays in the later set it was found in.
+fn session(member: &str, server: &ServerId) -> Option<Session> {
+    let (mid, key) = member.split_once(' ')?;
+    Some(Session { mid: Mid(mid.parse().ok()?), key: key.into(), server: server.clone(), incarnation: 0 })
+}
