@@ -217,3 +217,10 @@ fn goims_own_file_starts_comet() {
     assert_eq!(config.addrs, ["1.2.3.4"]);
     assert!(!config.offline && !config.debug);
 }
+
+#[test]
+fn unset_the_weight_is_10_and_rooms_are_reported_every_3_seconds() {
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.weight, config.online_interval), (10, Duration::from_secs(3)));
+    assert_eq!((config.frames_per_second, config.bytes_per_second), (100, 256 * 1024));
+}
