@@ -23,6 +23,8 @@ use crate::wire::Wire;
 const MAX_REPLIES: usize = 16 * 1024;
 /// Frames that leave in one system call.
 const MAX_PIECES: usize = 64;
+/// Operations one connection may accept: a client can add some with every packet.
+const MAX_ACCEPTS: usize = 10_000;
 
 /// How much may wait for sockets.
 #[derive(Debug)]
@@ -153,10 +155,11 @@ impl Channel {
         channel
     }
 
-    /// Adds operations to the accept set.
+    /// Adds operations to the accept set, as long as there is room.
     pub fn subscribe(&self, ops: impl IntoIterator<Item = i32>) {
         let mut accepts = self.accepts.borrow_mut();
-        accepts.extend(ops);
+        let room = MAX_ACCEPTS - accepts.len();
+        accepts.extend(ops.into_iter().take(room));
         accepts.sort_unstable();
         accepts.dedup();
         accepts.shrink_to_fit();
@@ -243,11 +246,11 @@ impl Channel {
                 pushed.dropped += messages;
                 return pushed;
             }
-            let limit = self.limits.connection.min(queue.bytes() + self.limits.left());
+            let limit = self.limits.connection.min(queue.waiting() + self.limits.left());
             let older = queue.make_room(frame.len(), limit);
             pushed.dropped += older;
             pushed.delivered = pushed.delivered.saturating_sub(older);
-            if queue.bytes() + frame.len() <= limit {
+            if self.fits(queue, frame.len()) {
                 queue.push(push.clone(), frame, 0);
                 pushed.delivered += messages;
             } else {
@@ -259,7 +262,9 @@ impl Channel {
     }
 
     fn fits(&self, queue: &Outbound, more: usize) -> bool {
-        queue.bytes() + more <= self.limits.connection && more <= self.limits.left()
+        let waiting = queue.waiting();
+        // A frame larger than the limit is taken when it is the only one: whoever reads may be pushed anything.
+        (waiting == 0 || waiting + more <= self.limits.connection) && more <= self.limits.left()
     }
 
     fn closes_when_full(&self, push: &Push) -> bool {
@@ -286,29 +291,37 @@ impl Channel {
         self.flush_from(before);
     }
 
-    /// Writes what waits, as far as the socket takes it.
-    pub fn flush(&self) {
+    /// Writes what waits, as far as the socket takes it. Returns whether there is anything left to write.
+    pub fn flush(&self) -> bool {
         let before = self.queued();
-        self.flush_from(before);
+        self.flush_from(before)
     }
 
-    fn flush_from(&self, before: usize) {
+    fn flush_from(&self, before: usize) -> bool {
         let mut outbound = self.outbound.borrow_mut();
         let broken = match self.drain(&mut outbound) {
             Ok(()) => {
                 *outbound = None;
                 false
             }
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => {
+                *outbound = None;
+                true
+            }
         };
         let after = outbound.as_ref().map_or(0, |queue| queue.bytes());
         drop(outbound);
         self.account(before, after);
         if broken {
             self.close(Close::Io);
-        } else if after > 0 || self.wire.owes() {
+            return false;
+        }
+        let more = after > 0 || self.wire.owes();
+        if more {
             self.wake();
         }
+        more
     }
 
     fn drain(&self, outbound: &mut Option<Box<Outbound>>) -> std::io::Result<()> {
@@ -369,7 +382,7 @@ impl Channel {
         if (waits || self.wire.owes()) && self.wire.poll_writable(context).is_ready() {
             return Poll::Ready(Next::Write);
         }
-        if reads && replies < MAX_REPLIES && self.wire.poll_readable(context).is_ready() {
+        if reads && replies < MAX_REPLIES && (self.wire.holds_input() || self.wire.poll_readable(context).is_ready()) {
             return Poll::Ready(Next::Read);
         }
         Poll::Pending

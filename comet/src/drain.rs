@@ -34,11 +34,19 @@ pub async fn clients(shared: &Arc<Shared>) {
         shared.metrics.draining.set(left.len() as i64);
         tokio::time::sleep(STEP).await;
     }
-    // Whoever was still authenticating when the list was made.
-    close(shared, list(shared).await);
     let deadline = Instant::now() + LAST;
     while shared.is_busy() && Instant::now() < deadline {
+        close(shared, list(shared).await);
         tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Closes whoever was still authenticating when the others were closed, for so long.
+pub async fn stragglers(shared: &Arc<Shared>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        tokio::time::sleep((STEP * 10).min(deadline - Instant::now())).await;
+        close(shared, list(shared).await);
     }
 }
 

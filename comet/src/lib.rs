@@ -64,6 +64,7 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let transport = TransportSettings::new(&config)?;
     let (handles, inboxes): (Vec<_>, Vec<_>) = (0..listeners.shard_count()).map(|_| shard::handle()).unzip();
     let shared = Arc::new(Shared::new(config, logic, metrics, transport, handles));
+    Metrics::register_entrance(&process.metrics, &shared.limits.counts, shared.transport.tls.as_ref());
     let probe = Probe::new(shared.incarnation);
     describe(&process, &shared, &probe);
 
@@ -93,7 +94,7 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     }
     accepting.cancel();
     drain::clients(&shared).await;
-    tokio::time::sleep(shared.settings.flush).await;
+    drain::stragglers(&shared, shared.settings.flush).await;
     probing.abort();
     reloading.abort();
     reports.abort();

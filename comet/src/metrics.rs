@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::channel::Pushed;
 use crate::close::Close;
 use crate::message::Push;
+use crate::transport::tls::Tls;
 
 /// A label `reason`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,8 +47,6 @@ pub struct Metrics {
     to_socket: Histogram,
     /// From an auth packet to its reply, in seconds.
     pub auth: Histogram,
-    /// Accepts that failed.
-    pub accept_errors: Counter,
     logic_errors: Family<Kind, Counter>,
     /// Clients still to be closed by a drain.
     pub draining: Gauge,
@@ -69,7 +68,6 @@ impl Metrics {
             received: Counter::default(),
             to_socket: runtime::metrics::latency(),
             auth: runtime::metrics::latency(),
-            accept_errors: Counter::default(),
             logic_errors: Family::default(),
             draining: Gauge::default(),
         };
@@ -90,11 +88,26 @@ impl Metrics {
             registry.register("received", "Packets read from clients", all.received);
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
-            registry.register("accept_errors", "Accepts that failed", all.accept_errors);
             registry.register("logic_errors", "Calls to logic that failed, by call", all.logic_errors);
             registry.register("draining", "Clients still to be closed by a drain", all.draining);
         });
         made
+    }
+
+    /// Registers what happens to connections before they have a session.
+    pub fn register_entrance(metrics: &runtime::Metrics, limits: &crate::limits::Counts, tls: Option<&Tls>) {
+        let (limits, tls) = (limits.clone(), tls.cloned());
+        metrics.register("comet", |registry| {
+            registry.register("accepted", "Sockets accepted", limits.accepted);
+            registry.register("accept_errors", "Accepts that failed", limits.accept_errors);
+            registry.register("over_connections", "Closed at once: too many in all", limits.over_connections);
+            registry.register("over_handshakes", "Closed at once: too many in a second", limits.over_handshakes);
+            registry.register("over_address", "Refused: too many from one address", limits.over_address);
+            if let Some(tls) = tls {
+                registry.register("tls_reloads", "Changed certificates put to use", tls.reloads);
+                registry.register("tls_reload_errors", "Changed certificates of no use", tls.reload_errors);
+            }
+        });
     }
 
     /// A connection ended.

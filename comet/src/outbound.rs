@@ -40,6 +40,12 @@ impl Outbound {
         self.bytes
     }
 
+    /// Bytes that wait behind the frame that was begun, which must be finished whatever its size.
+    pub fn waiting(&self) -> usize {
+        let begun = self.entries.front().filter(|_| self.started).map_or(0, |entry| entry.bytes.len());
+        self.bytes - begun
+    }
+
     /// Bytes of replies that wait: a client that asks without reading is not read from while there are many.
     pub fn reply_bytes(&self) -> usize {
         self.replies
@@ -71,7 +77,7 @@ impl Outbound {
     pub fn make_room(&mut self, room: usize, limit: usize) -> u64 {
         let mut dropped = 0;
         let mut index = usize::from(self.started);
-        while self.bytes + room > limit && index < self.entries.len() {
+        while self.waiting() + room > limit && index < self.entries.len() {
             if self.entries[index].push.is_none() {
                 index += 1;
                 continue;
@@ -114,15 +120,18 @@ impl Outbound {
     /// The bytes to write next, as many frames as `slices` holds; none when nothing waits. When pushes were dropped,
     /// `tell` clients get their op 23 in place of them.
     pub fn front<'a>(&'a mut self, framing: Framing, tell: bool, slices: &mut [IoSlice<'a>]) -> usize {
-        if !self.started
-            && let Some(gap) = self.gap.take()
+        if let Some(gap) = self.gap.take()
             && tell
         {
+            // What was dropped stood before the oldest push that is left.
+            let begun = usize::from(self.started);
+            let left = self.entries.iter().skip(begun).position(|entry| entry.push.is_some());
+            let place = left.map_or(self.entries.len(), |left| begun + left);
             let body = serde_json::to_vec(&gap).expect("a gap is plain data");
             let bytes = framed(framing, &Packet::new(op::GAP, 0, body));
             self.bytes += bytes.len();
             self.replies += bytes.len();
-            self.entries.push_front(Entry { bytes, push: None });
+            self.entries.insert(place, Entry { bytes, push: None });
         }
         let mut count = 0;
         for (slice, entry) in slices.iter_mut().zip(&self.entries) {
@@ -224,13 +233,25 @@ mod tests {
         assert_eq!(outbound.make_room(100, 1), 2);
         assert_eq!(front(&mut outbound, true).len(), 60);
         outbound.taken(60);
-        let gap = front(&mut outbound, true);
-        assert_ne!(gap, b"reply");
-        outbound.taken(gap.len());
         assert_eq!(front(&mut outbound, true), b"reply");
         outbound.taken(5);
+        let gap = front(&mut outbound, true);
+        assert_eq!(packet::decode(&gap, 4096).unwrap().unwrap().0.op, op::GAP);
+        outbound.taken(gap.len());
         assert!(outbound.is_empty());
         assert_eq!((outbound.bytes(), outbound.reply_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_gap_follows_the_frame_that_was_begun_and_precedes_what_is_left() {
+        let mut outbound = Outbound::default();
+        fill(&mut outbound, 0..4);
+        outbound.taken(30);
+        assert_eq!(outbound.make_room(100, 200), 2);
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(outbound.front(Framing::Tcp, true, &mut slices), 3);
+        assert_eq!((slices[0].len(), slices[2].len()), (70, 100));
+        assert_eq!(packet::decode(&slices[1], 4096).unwrap().unwrap().0.op, op::GAP);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Broadcasts at a speed: so many connections a second, one broadcast of this shard after the other.
 
-use std::rc::Rc;
+use std::rc::Weak;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const STEP: Duration = Duration::from_millis(10);
 pub struct Job {
     /// What to send.
     pub push: Arc<Push>,
-    /// To whom.
-    pub members: Vec<Rc<Channel>>,
+    /// To whom. Who leaves meanwhile is not held: its socket closes at once.
+    pub members: Vec<Weak<Channel>>,
     /// Connections a second.
     pub per_second: f64,
     /// Given back when it is done.
@@ -59,6 +59,7 @@ async fn pace(job: &Job, metrics: &Metrics) {
         if due > Instant::now() + STEP {
             tokio::time::sleep_until(due).await;
         }
+        let Some(channel) = channel.upgrade() else { continue };
         let batch = Batch::new(std::slice::from_ref(&job.push), channel.variant);
         metrics.pushed(channel.push(&batch));
     }

@@ -1,6 +1,8 @@
 //! The life of one connection, written once for every transport: authenticate, move to its shard, serve, end.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,10 @@ use crate::wire::Wire;
 
 mod live;
 
-pub use live::refresh;
+pub use live::{depart, refresh};
+
+/// How soon a refresh that failed is tried again.
+pub const REFRESH_AGAIN: Duration = live::RETRY;
 
 /// How often a Go logic's sessions are refreshed; they live 30 minutes.
 const GOIM_REFRESH: Duration = Duration::from_secs(600);
@@ -58,6 +63,38 @@ struct Entrance {
     cookie: String,
     address: IpAddr,
     caps: Caps,
+}
+
+/// Logic being asked who a client is. When the client's time is up before the answer came, the session that logic may
+/// still make is ended again.
+struct Login {
+    shard: Rc<Shard>,
+    call: Option<Pin<Box<dyn Future<Output = LoginAnswer>>>>,
+}
+
+type LoginAnswer = Result<Identity, LogicError>;
+
+impl Login {
+    async fn answer(&mut self) -> LoginAnswer {
+        let answer = self.call.as_mut().expect("it is asked once").await;
+        self.call = None;
+        answer
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take()
+            && !std::thread::panicking()
+        {
+            let shared = self.shard.shared.clone();
+            tokio::task::spawn_local(async move {
+                if let Ok(Identity { mid, key, .. }) = call.await {
+                    shared.shards[shared.home(&key)].send(Command::Depart(mid, key));
+                }
+            });
+        }
+    }
 }
 
 /// Counts a connection that panics before it has a place of its own.
@@ -115,7 +152,7 @@ pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: L
 
 impl Entrance {
     /// Waits for op 7 and asks logic. Other packets are read and ignored, as in goim; nothing is written.
-    async fn authenticate(&mut self, shard: &Shard) -> Result<(Packet, Identity, Instant), Close> {
+    async fn authenticate(&mut self, shard: &Rc<Shard>) -> Result<(Packet, Identity, Instant), Close> {
         let settings = &shard.shared.settings;
         let mut budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
         let mut read = 0;
@@ -133,8 +170,11 @@ impl Entrance {
         };
         self.caps = token::announced(&auth.body);
         let began = Instant::now();
-        let answer = shard.shared.logic.connect(&self.cookie, auth.body.clone(), self.address).await;
-        match answer {
+        let (logic, cookie) = (shard.shared.logic.clone(), std::mem::take(&mut self.cookie));
+        let (token, address) = (auth.body.clone(), self.address);
+        let call = Box::pin(async move { logic.connect(&cookie, token, address).await });
+        let mut login = Login { shard: shard.clone(), call: Some(call) };
+        match login.answer().await {
             Ok(identity) => Ok((auth, identity, began)),
             Err(error) => {
                 shard.shared.metrics.logic_error("connect");

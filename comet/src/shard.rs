@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use proto::{Key, RoomId};
+use proto::{Key, Mid, RoomId};
 use slab::Slab;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -35,6 +35,8 @@ pub enum Command {
     Push(Order),
     /// Take over a connection whose key belongs here.
     Adopt(Box<Newcomer>),
+    /// End the session of a key at logic: nobody waits for it any more.
+    Depart(Mid, Key),
     /// Close the connections of these keys.
     Kick(Vec<Key>),
     /// How many are in each room here?
@@ -190,11 +192,13 @@ impl Shard {
             let mut budgets = Vec::new();
             let mut next = Some(first);
             while let Some(command) = next {
+                // Who comes in is not among those that this round has gathered already, and must not miss what follows.
+                let ends = matches!(command, Command::Adopt(_));
                 match command {
                     Command::Push(order) => budgets.extend(self.take(order, &mut repeats, &mut round)),
                     other => self.obey(other),
                 }
-                next = if round.is_full() { None } else { inbox.try_recv().ok() };
+                next = if ends || round.is_full() { None } else { inbox.try_recv().ok() };
             }
             round.write(&self.shared.metrics).await;
             drop(budgets);
@@ -216,7 +220,9 @@ impl Shard {
                     return None;
                 }
                 if channel.refresh.get() <= now {
-                    channel.refresh.set(u32::MAX);
+                    // Set again when logic answers; until then its entry comes up as if it did not.
+                    let again = session::REFRESH_AGAIN.min(channel.refresh_every.get()).div_duration_f64(TICK);
+                    channel.refresh.set(now.saturating_add(again.ceil() as u32).max(now + 1));
                     refresh.push(channel.clone());
                 }
                 Some(channel.deadline.get().min(channel.refresh.get()))
@@ -253,7 +259,8 @@ impl Shard {
             Target::Room => round.room(&self.bucket, new),
             Target::All(op) => round.all(&self.bucket, new, op),
             Target::Paced(op, per_second) => {
-                let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op)).collect();
+                let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op));
+                let members = members.map(|channel| Rc::downgrade(&channel)).collect();
                 self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
                 return None;
             }
@@ -280,7 +287,7 @@ impl Shard {
                     push.filtered(|_| at.next() == Some(index)).expect("one part is kept")
                 }
             };
-            let here = |key: &Key| match self.bucket.get(key) {
+            let here = |key: &Key| match self.bucket.get(key).filter(|channel| channel.closing().is_none()) {
                 Some(channel) => {
                     if channel.accepts(op) {
                         round.one(&channel, alone.clone());
@@ -302,6 +309,7 @@ impl Shard {
         match command {
             Command::Push(_) => unreachable!("pushes go into the round"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
+            Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
             Command::Kick(keys) => {
                 keys.iter().filter_map(|key| self.bucket.get(key)).for_each(|channel| channel.close(Close::Kicked));
             }

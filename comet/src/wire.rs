@@ -35,7 +35,11 @@ impl Write for Unblocked<'_> {
 
 impl Wire {
     /// Wraps a socket whose TLS handshake, if any, is done.
-    pub fn new(socket: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+    pub fn new(socket: TcpStream, mut tls: Option<Box<ServerConnection>>) -> Self {
+        if let Some(tls) = &mut tls {
+            // It is given a frame whole, once what was before is gone: the queue in front of it is what has a limit.
+            tls.set_buffer_limit(None);
+        }
         Self { socket, tls: tls.map(RefCell::new) }
     }
 
@@ -89,6 +93,14 @@ impl Wire {
             }
             tls.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         }
+    }
+
+    /// Whether there is input that was decrypted already: no readiness of the socket will announce it.
+    pub fn holds_input(&self) -> bool {
+        let plaintext = |tls: &RefCell<Box<ServerConnection>>| {
+            tls.borrow_mut().process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+        };
+        self.tls.as_ref().is_some_and(plaintext)
     }
 
     /// Writes what the socket takes now. Through TLS it is all or nothing: `WouldBlock` until earlier bytes are gone.

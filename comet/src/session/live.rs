@@ -17,7 +17,7 @@ use crate::requests::Requests;
 use crate::shard::{Registration, Shard};
 
 /// How often a session's end or refresh is tried again while logic is away.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How long a client of a draining comet has to take what waits for it.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 /// How many times a session's end is told to a logic that does not answer.
@@ -31,6 +31,21 @@ pub(super) struct Session {
     pub(super) _places: Places,
 }
 
+/// Has logic told of the end of a session also when its task panics.
+struct Ended {
+    shard: Rc<Shard>,
+    mid: Mid,
+    key: Key,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tokio::task::spawn_local(depart(self.shard.clone(), self.mid, self.key.clone()));
+        }
+    }
+}
+
 enum Event {
     Answered(Option<Packet>),
     Next(Next),
@@ -40,6 +55,7 @@ impl Session {
     /// Serves until the connection ends, then tells logic.
     pub(super) async fn run(mut self) {
         let channel = self.registration.channel().clone();
+        let ended = Ended { shard: self.registration.shard().clone(), mid: channel.mid, key: channel.key.clone() };
         let reason = match self.serve(&channel).await {
             Ok(never) => match never {},
             Err(reason) => reason,
@@ -52,12 +68,11 @@ impl Session {
         }
         let last = last_word(channel.variant.framing(), self.requests.caps(), reason, self.requests.goodbye());
         channel.finish(last);
-        let shard = self.registration.shard().clone();
-        let (mid, key) = (channel.mid, channel.key.clone());
-        tracing::debug!(%mid, %key, reason = reason.label(), "client gone");
-        drop(self);
+        tracing::debug!(mid = %ended.mid, key = %ended.key, reason = reason.label(), "client gone");
+        // The last that holds the socket: it closes now, however long logic takes.
+        drop((self, channel));
         if reason != Close::Replaced {
-            depart(shard, mid, key).await;
+            depart(ended.shard.clone(), ended.mid, ended.key.clone()).await;
         }
     }
 
@@ -80,29 +95,28 @@ impl Session {
                     self.read(channel)?;
                 }
                 Event::Next(Next::Close(reason)) => return Err(reason),
-                Event::Next(Next::Write) => channel.flush(),
+                Event::Next(Next::Write) => {
+                    channel.flush();
+                }
                 Event::Next(Next::Read) => self.read(channel)?,
             }
         }
     }
 
-    /// Reads once from a plain socket, and through TLS until nothing is left that no readiness would announce.
+    /// Reads once. What TLS decrypted beyond that is read next, when others have had their turn.
     fn read(&mut self, channel: &Channel) -> Result<(), Close> {
         let shard = self.registration.shard().clone();
         let mut scratch = shard.scratch.borrow_mut();
-        while self.requests.waiting().is_none() {
-            match channel.wire().try_read(&mut scratch) {
-                Ok(0) => return Err(Close::Gone),
-                Ok(read) => self.take(&mut scratch[..read])?,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Close::Gone),
-                Err(_) => return Err(Close::Io),
-            }
-            if !channel.wire().is_tls() {
-                return Ok(());
-            }
+        if self.requests.waiting().is_some() {
+            return Ok(());
         }
-        Ok(())
+        match channel.wire().try_read(&mut scratch) {
+            Ok(0) => Err(Close::Gone),
+            Ok(read) => self.take(&mut scratch[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Close::Gone),
+            Err(_) => Err(Close::Io),
+        }
     }
 
     fn take(&mut self, fresh: &mut [u8]) -> Result<(), Close> {
@@ -116,11 +130,10 @@ impl Session {
 
 /// Waits until nothing waits for the socket, or it breaks.
 async fn flushed(channel: &Channel) {
-    while channel.queued() > 0 {
+    while channel.flush() {
         if poll_fn(|context| channel.wire().poll_writable(context)).await.is_err() {
             return;
         }
-        channel.flush();
     }
 }
 
@@ -142,7 +155,7 @@ pub(super) async fn assert_again(shard: Rc<Shard>, channel: Rc<Channel>) {
 }
 
 /// Tells logic that a session ended. When the key is here again by then, its session is written once more.
-pub(super) async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
+pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     let _counted = shard.shared.departing();
     for attempt in 1..=TRIES {
         let answer = shard.shared.logic.disconnect(mid, &key).await;

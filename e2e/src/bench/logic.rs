@@ -9,6 +9,7 @@ use proto::logic::{
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use crate::ports::Port;
@@ -31,7 +32,8 @@ impl StandInLogic {
         let port = Port::free()?;
         let listener = TcpListener::bind(port.address()).await.context("a port for the stand-in logic")?;
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        let server = proto::grpc::server().add_service(LogicServer::new(Trusting)).serve_with_incoming(incoming);
+        let service = LogicServer::new(Trusting).accept_compressed(CompressionEncoding::Gzip);
+        let server = proto::grpc::server().add_service(service).serve_with_incoming(incoming);
         let task = tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "stand-in logic ended");

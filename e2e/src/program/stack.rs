@@ -95,10 +95,14 @@ impl Stack {
         let logic = Program::start("logic", &wiring).await?;
         let mut comets = Vec::new();
         for number in 1..=options.comets {
-            comets.push(Comet::start(&format!("comet{number}"), &grpc, &options.comet).await?);
+            comets.push(Comet::spawn(&format!("comet{number}"), &grpc, &options.comet)?);
         }
         let wiring = flags::job(comets.iter().map(|comet| &comet.grpc));
         let job = Program::start("job", &[wiring, queue, options.job].concat()).await?;
+        // A comet is ready when a push came back through job, so it cannot be before job is.
+        for comet in &comets {
+            comet.program.ready().await?;
+        }
         Ok(Self { job, comets, logic, kafka, redis, http, grpc })
     }
 
@@ -122,10 +126,10 @@ impl Stack {
 }
 
 impl Comet {
-    async fn start(name: &str, logic: &Port, more: &[String]) -> anyhow::Result<Self> {
+    fn spawn(name: &str, logic: &Port, more: &[String]) -> anyhow::Result<Self> {
         let (tcp, websocket, grpc) = (Port::free()?, Port::free()?, Port::free()?);
         let wiring = flags::comet(name, &tcp, &websocket, &grpc, logic);
-        let program = Program::start("comet", &[wiring, more.to_vec()].concat()).await?;
+        let program = Program::spawn("comet", &[wiring, more.to_vec()].concat())?;
         Ok(Self { program, name: name.to_owned(), tcp, websocket, grpc })
     }
 

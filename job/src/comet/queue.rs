@@ -3,10 +3,13 @@
 //! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
+mod pace;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use pace::Pace;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -74,19 +77,6 @@ struct Inner {
     unclaimed: bool,
     /// Since when it is owed something without having answered.
     waiting_since: Option<Instant>,
-}
-
-/// How one comet keeps up with what is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// It is owed nothing, or little while it is silent: reading on or not makes no difference to it.
-    Idle,
-    /// It is owed less than a quarter of what it may be.
-    KeepsUp,
-    /// It is owed more, and answers.
-    Lags,
-    /// It is owed more and is silent.
-    Hangs,
 }
 
 #[derive(Debug)]
@@ -396,6 +386,7 @@ impl Slot {
         items
     }
 
+    /// As [`Self::clear`], for good.
     fn everything(mut self) -> Vec<Item> {
         self.clear()
     }

@@ -12,7 +12,7 @@ use crate::rig::LIMITS;
 fn queue(partition: &Arc<Partition>) -> Queue {
     let queue = Queue::new(LIMITS, Metrics::default());
     queue.assign(partition);
-    queue.claimed(&[partition.clone()]);
+    queue.claimed(std::slice::from_ref(partition));
     queue
 }
 
@@ -28,7 +28,7 @@ async fn a_partition_has_one_call_open_and_the_next_starts_with_the_oldest() {
     let (first, second) = (partition(0), partition(1));
     let queue = queue(&first);
     queue.assign(&second);
-    queue.claimed(&[second.clone()]);
+    queue.claimed(std::slice::from_ref(&second));
     let now = Instant::now();
     owe(&queue, &first, 0, now);
     owe(&queue, &first, 1, now);
@@ -94,7 +94,7 @@ async fn what_is_left_of_an_earlier_assignment_is_never_answered_for_a_later_one
     owe(&queue, &earlier, 0, now);
     let call = queue.next(now).unwrap();
     queue.assign(&later);
-    queue.claimed(&[later.clone()]);
+    queue.claimed(std::slice::from_ref(&later));
     assert_eq!(queue.size(), (0, 0, State::Open));
     owe(&queue, &later, 0, now);
     queue.answered(&call, now);

@@ -1,0 +1,16 @@
+//! A whole comet over real sockets, judged from outside: what clients and job may rely on, byte for byte.
+
+mod support;
+
+mod capabilities;
+mod connecting;
+mod drain;
+mod frames;
+mod grpc;
+mod limits;
+mod operations;
+mod pushes;
+mod random;
+mod sessions;
+mod slow;
+mod tls;

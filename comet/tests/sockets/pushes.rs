@@ -1,0 +1,149 @@
+//! Bursts, repeats, speed, and what clients of each kind see of one push.
+
+use std::time::{Duration, Instant};
+
+use proto::comet::{BroadcastReq, BroadcastRoomReq};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_200_pushes_arrives_whole_and_in_order() {
+    let (comet, _) = comet(&[]).await;
+    for ws in [false, true] {
+        let mut client = Client::signed_in(&comet, ws, r#"{"key":"k","room_id":"r","accepts":[1000]}"#).await;
+        let mut job = comet.job();
+        for number in 0..200 {
+            let proto = Some(raw(&[&number.to_string()]));
+            job.broadcast_room(BroadcastRoomReq { room_id: "r".into(), proto, ..Default::default() }).await.unwrap();
+        }
+        for number in 0..200 {
+            assert_eq!(client.pushed().await, [(1000, number.to_string())]);
+        }
+        for number in 0..200 {
+            comet.push_keys(&["k"], 1000, raw(&[&number.to_string()]), vec![]).await;
+        }
+        for number in 0..200 {
+            assert_eq!(client.pushed().await, [(1000, number.to_string())]);
+        }
+    }
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_packets_interleave_between_replies_that_keep_their_order() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, false, r#"{"key":"k","room_id":"r"}"#).await;
+    let pushing = async {
+        for number in 0..100 {
+            comet.push_room("r", &[&number.to_string()]).await;
+        }
+    };
+    let asking = async {
+        let (mut replies, mut pushes) = (0, 0);
+        for seq in 0..100 {
+            client.send(&packet(2, seq, "")).await;
+        }
+        while replies + pushes < 200 {
+            let packet = client.packet().await;
+            match packet.op {
+                3 => {
+                    assert_eq!(packet.seq, replies);
+                    replies += 1;
+                }
+                _ => {
+                    assert_eq!(packet.body, pushes.to_string());
+                    pushes += 1;
+                }
+            }
+        }
+    };
+    tokio::join!(pushing, asking);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_push_sent_twice_is_delivered_once() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
+    comet.push_room_as("r", raw(&["1", "2"]), vec![id(1), id(2)]).await;
+    comet.push_room_as("r", raw(&["2", "3"]), vec![id(2), id(3)]).await;
+    comet.push_room_as("r", raw(&["1"]), vec![id(1)]).await;
+    comet.push_room_as("r", raw(&["0"]), vec![id(0)]).await;
+    assert_eq!(client.pushed().await, [(1000, "1".into()), (1000, "2".into())]);
+    assert_eq!(client.pushed().await, [(1000, "3".into())]);
+    assert_eq!(client.pushed().await, [(1000, "0".into())], "an offset below others is no repeat by itself");
+    client.got_nothing().await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_sent_twice_is_delivered_once() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, false, r#"{"key":"k","accepts":[1000]}"#).await;
+    for (offset, speed) in [(1, 0), (1, 0), (2, 100), (1, 100), (2, 0)] {
+        let proto = Some(raw(&[&offset.to_string()]));
+        let request = BroadcastReq { proto_op: 1000, proto, speed, ids: vec![id(offset)], owner: None };
+        comet.job().broadcast(request).await.unwrap();
+    }
+    assert_eq!(client.pushed().await, [(1000, "1".into())]);
+    assert_eq!(client.pushed().await, [(1000, "2".into())]);
+    client.got_nothing().await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_not_here_gets_the_record_when_it_comes_back_and_the_others_do_not() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut early = Client::signed_in(&comet, false, r#"{"key":"early","accepts":[1000]}"#).await;
+    assert_eq!(comet.push_keys(&["early", "late"], 1000, raw(&["m"]), vec![id(5)]).await, ["late"]);
+    let mut late = Client::signed_in(&comet, false, r#"{"key":"late","accepts":[1000]}"#).await;
+    assert!(comet.push_keys(&["early", "late"], 1000, raw(&["m"]), vec![id(5)]).await.is_empty());
+    assert!(comet.push_keys(&["early", "late"], 1000, raw(&["m"]), vec![id(5)]).await.is_empty());
+    for client in [&mut early, &mut late] {
+        assert_eq!(client.pushed().await, [(1000, "m".into())]);
+        client.got_nothing().await;
+    }
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_with_a_speed_takes_as_long_as_that_speed_takes() {
+    let (comet, _) = comet(&[]).await;
+    let mut clients = Vec::new();
+    for index in 0..40 {
+        let token = format!(r#"{{"key":"{index}","accepts":[1000]}}"#);
+        clients.push(Client::signed_in(&comet, index % 2 == 0, &token).await);
+    }
+    let began = Instant::now();
+    comet.push_all(1000, 20, raw(&["slow"])).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "the call itself does not wait");
+    comet.push_all(1000, 0, raw(&["at once"])).await;
+    let mut seen = Vec::new();
+    for client in &mut clients {
+        let pushed = [client.pushed().await, client.pushed().await].concat();
+        assert!(pushed.contains(&(1000, "slow".into())) && pushed.contains(&(1000, "at once".into())));
+        seen.push(began.elapsed());
+    }
+    let took = seen.into_iter().max().unwrap();
+    assert!(took > Duration::from_millis(1500), "40 clients at 20 a second took only {took:?}");
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_broadcast_holds_up_no_other_push_and_nobody_that_leaves() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut clients = Vec::new();
+    for index in 0..4 {
+        clients.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}","accepts":[1000]}}"#)).await);
+    }
+    comet.push_all(1000, 1, raw(&["one a minute would do"])).await;
+    comet.push_keys(&["0", "1", "2", "3"], 1000, raw(&["now"]), vec![]).await;
+    let keys = ["0", "1", "2", "3"].map(str::to_owned).to_vec();
+    let began = Instant::now();
+    comet.delivery().kick(proto::delivery::KickReq { keys, ..Default::default() }).await.unwrap();
+    for client in &mut clients {
+        client.rest().await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "their sockets closed at once");
+    comet.stop().await;
+}
