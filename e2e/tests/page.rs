@@ -17,7 +17,7 @@ use relay::Relay;
 
 const SOON: Duration = Duration::from_secs(60);
 /// A comet that died with all it knew, and the node list's wait before a client comes back.
-const BACK: Duration = Duration::from_secs(40);
+const BACK: Duration = Duration::from_secs(120);
 /// What we promise of an online count after a comet died.
 const COUNTED: Duration = Duration::from_secs(20);
 
@@ -81,10 +81,10 @@ async fn one_is_online(browser: &mut Browser, stack: &Stack, ids: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_receives_all_in_order_and_comes_back_after_a_dead_comet_and_a_cut_wire() {
     let mut browser = Browser::start().await.unwrap();
-    // The node list sends the page to this port: what stands there is the wire that is cut.
+    // The node list sends the page to this port of `comet1.localhost`: what stands there is the wire that is cut.
     let wire = Port::free().unwrap();
-    let logic =
-        vec!["--ws-port".to_owned(), wire.number().to_string(), "--backoff-max-delay".to_owned(), "3".to_owned()];
+    let logic = ["--host-domain", ".localhost", "--ws-port", &wire.number().to_string(), "--backoff-max-delay", "3"];
+    let logic = logic.map(str::to_owned).to_vec();
     let stack = Stack::start(Options { logic, ..Options::default() }).await.unwrap();
     let relay = Relay::start(wire.address(), stack.comet(0).websocket()).await.unwrap();
 

@@ -62,11 +62,12 @@ async fn goims_own_files_and_flags_start_the_services_and_a_push_arrives() {
     let line = "-region sh -zone sh001 -deploy.env dev -host comet-1 -addrs 127.0.0.1,192.0.2.1 -weight=7 -debug=true \
                 -offline=false -logtostderr -v 5 -log_dir=/var/log/goim";
     let line = format!("-conf={} {line} --logic {}", goim.file("comet", ""), logic_grpc.address());
-    let comet = Program::start("comet", &words(&line)).await.unwrap();
+    let comet = Program::spawn("comet", &words(&line)).unwrap();
 
     let line = "-region sh -zone sh001 -deploy.env dev -host job-1 -v=5 -vmodule=job=2 -log_backtrace_at job.go:1";
     let line = format!("--conf {} {line} --comets {}", goim.file("job", ""), comet_grpc.address());
     let job = Program::start("job", &words(&line)).await.unwrap();
+    comet.ready().await.unwrap();
 
     for (target, key) in
         [(format!("tcp://{}", tcp.address()), "a"), (format!("ws://{}/sub", web_socket.address()), "b")]
@@ -124,7 +125,6 @@ async fn goims_own_files_and_flags_start_the_services_and_a_push_arrives() {
         assert!(!log.contains("is not a setting"), "goim's own keys are all known:\n{log}");
     }
     for program in [job, comet, logic] {
-        program.process().signal(libc::SIGTERM);
         assert_eq!(program.terminate().await.unwrap().code(), Some(0), "{}", program.process().output());
     }
 }

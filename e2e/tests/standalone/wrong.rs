@@ -1,23 +1,26 @@
 //! What cannot work is refused before anything starts: exit code 64 and one line that names key, value and what was
 //! expected. And `--help` is a reference to work from.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use e2e::program::binary;
 use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::SOON;
 
 /// Runs the program to its end, in a folder that holds this `c.toml`.
-fn run(line: &str, file: &str) -> Output {
+async fn run(line: &str, file: &str) -> Output {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("c.toml"), file).unwrap();
     let mut command = Command::new(binary().unwrap());
-    // Were it to start after all, it would find no port to do it on and end by itself.
-    command.args(line.split_whitespace()).env_clear().env("IMCLUSTER_ADMIN", "127.0.0.1:1").current_dir(&folder);
-    command.output().unwrap()
+    command.args(line.split_whitespace()).env_clear().env("IMCLUSTER_ADMIN", "127.0.0.1:0").current_dir(&folder);
+    let ended = tokio::time::timeout(SOON, command.kill_on_drop(true).output()).await;
+    ended.unwrap_or_else(|_| panic!("`{line}` runs instead of being refused")).unwrap()
 }
 
-fn refused(line: &str, file: &str) -> String {
-    let output = run(line, file);
+async fn refused(line: &str, file: &str) -> String {
+    let output = run(line, file).await;
     let (told, printed) = (String::from_utf8(output.stderr).unwrap(), String::from_utf8(output.stdout).unwrap());
     assert_eq!(output.status.code(), Some(64), "{line}: {told}");
     assert_eq!(told.trim_end_matches('\n').lines().count(), 1, "{line}: {told}");
@@ -25,8 +28,8 @@ fn refused(line: &str, file: &str) -> String {
     told.trim_end().to_owned()
 }
 
-#[test]
-fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_was_expected() {
+#[tokio::test]
+async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_was_expected() {
     let cases: &[(&str, &str, &[&str])] = &[
         // Durations.
         (
@@ -109,15 +112,15 @@ fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_was_exp
         ("commet", "", &["`commet`", "expected standalone, comet, logic, job or bench"]),
     ];
     for (line, file, parts) in cases {
-        let told = refused(line, file);
+        let told = refused(line, file).await;
         for part in *parts {
             assert!(told.contains(part), "{line} should name {part}: {told}");
         }
     }
 }
 
-#[test]
-fn the_help_of_every_command_is_a_reference_with_flag_variable_and_default() {
+#[tokio::test]
+async fn the_help_of_every_command_is_a_reference_with_flag_variable_and_default() {
     for (line, parts) in [
         ("--help", &["standalone", "comet", "logic", "job", "bench"][..]),
         ("standalone --help", &["--bind", "IMCLUSTER_BIND", "127.0.0.1"]),
@@ -126,7 +129,7 @@ fn the_help_of_every_command_is_a_reference_with_flag_variable_and_default() {
         ("job --help", &["--batch-window", "IMCLUSTER_BATCH_WINDOW", "[default: 20ms]"]),
         ("bench --help", &["--"]),
     ] {
-        let output = run(line, "");
+        let output = run(line, "").await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{line}");
         for part in parts {
