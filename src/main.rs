@@ -54,7 +54,6 @@ fn main() -> ExitCode {
 }
 
 async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
-    config.check()?;
     let listeners = comet::Listeners::bind(&config)?;
     let logic = comet::LogicClient::lazy(&config.logic, config.server(), config.incarnation)?;
     comet::run(config, listeners, Arc::new(logic), process).await

@@ -12,6 +12,7 @@ use runtime::config::{ConfigError, FileKey, FileKeys};
 use runtime::duration;
 
 use crate::transport::proxy::Cidr;
+use crate::transport::tls::Tls;
 
 /// Settings of a comet.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,8 +68,7 @@ pub struct Config {
     #[arg(long, value_name = "[HOST]:PORT", env = "IMCLUSTER_GRPC_BIND", default_value = ":3109")]
     pub grpc_bind: Bind,
     /// Where logic is: `host:port`, several comma-separated (used in turn), or `dns:name:port` for every address of a name.
-    #[arg(long, value_name = "ADDRESSES", env = "IMCLUSTER_LOGIC", default_value = "127.0.0.1:3119",
-        value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ADDRESSES", env = "IMCLUSTER_LOGIC", default_value = "127.0.0.1:3119", value_parser = logic)]
     pub logic: String,
 
     /// Find dead peers between heartbeats by TCP keepalive: after 60 s of silence 4 probes, 15 s apart.
@@ -182,46 +182,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks what no single setting can say.
-    ///
-    /// # Errors
-    /// One line naming setting, value and what was expected.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let invalid = |text: String| Err(ConfigError::Invalid(text));
-        if self.cert_file.len() != self.key_file.len() {
-            return invalid(format!(
-                "--key-file names {} files: expected one for each of the {} in --cert-file",
-                self.key_file.len(),
-                self.cert_file.len()
-            ));
-        }
-        if self.tls_open && self.cert_file.is_empty() {
-            return invalid("--tls-open true: expected --cert-file and --key-file with it".into());
-        }
-        if self.proxy_protocol && self.trusted_proxies.is_empty() {
-            return invalid("--proxy-protocol true: expected --trusted-proxies to name the proxies' networks".into());
-        }
-        if self.drain_min > self.drain_max {
-            return invalid(format!(
-                "--drain-min {:?}: expected at most --drain-max, {:?}",
-                self.drain_min, self.drain_max
-            ));
-        }
-        for (name, value) in
-            [("--handshake-timeout", self.handshake_timeout), ("--online-interval", self.online_interval)]
-        {
-            if value.is_zero() {
-                return invalid(format!("{name} 0: expected a duration above zero"));
-            }
-        }
-        for (name, value) in [("--queue-bytes", self.queue_bytes), ("--queue-bytes-total", self.queue_bytes_total)] {
-            if value < 8 * 1024 {
-                return invalid(format!("{name} {value}: expected at least 8KiB, room for one packet of a client"));
-            }
-        }
-        Ok(())
-    }
-
     /// This server's id.
     pub fn server(&self) -> ServerId {
         self.host.as_str().into()
@@ -266,6 +226,45 @@ impl FileKeys for Config {
         ("whitelist.whitelist", FileKey::Arg("whitelist")),
         ("whitelist.whitelog", FileKey::NoEffect),
     ];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |text: String| Err(ConfigError::Invalid(text));
+        if self.cert_file.len() != self.key_file.len() {
+            return invalid(format!(
+                "--key-file names {} files: expected one for each of the {} in --cert-file",
+                self.key_file.len(),
+                self.cert_file.len()
+            ));
+        }
+        if self.tls_open && self.cert_file.is_empty() {
+            return invalid("--tls-open true: expected --cert-file and --key-file with it".into());
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return invalid("--proxy-protocol true: expected --trusted-proxies to name the proxies' networks".into());
+        }
+        if self.drain_min > self.drain_max {
+            return invalid(format!(
+                "--drain-min {:?}: expected at most --drain-max, {:?}",
+                self.drain_min, self.drain_max
+            ));
+        }
+        for (name, value) in
+            [("--handshake-timeout", self.handshake_timeout), ("--online-interval", self.online_interval)]
+        {
+            if value.is_zero() {
+                return invalid(format!("{name} 0: expected a duration above zero"));
+            }
+        }
+        for (name, value) in [("--queue-bytes", self.queue_bytes), ("--queue-bytes-total", self.queue_bytes_total)] {
+            if value < 8 * 1024 {
+                return invalid(format!("{name} {value}: expected at least 8KiB, room for one packet of a client"));
+            }
+        }
+        if self.tls_open {
+            Tls::load(&self.cert_file, &self.key_file).map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
+        }
+        Ok(())
+    }
 }
 
 /// Where to listen: an address and a port, or a port on every address.
@@ -294,6 +293,19 @@ impl FromStr for Bind {
         let mut found = text.to_socket_addrs().map_err(|_| expected())?;
         found.next().map(Self::from).ok_or_else(expected)
     }
+}
+
+/// Checks that every address of logic is one; whether somebody answers there shows later.
+fn logic(text: &str) -> Result<String, String> {
+    let fits = |address: &str| {
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    let all = match text.strip_prefix("dns:") {
+        Some(name) => fits(name),
+        None => text.split(',').all(|address| fits(address.trim())),
+    };
+    all.then(|| text.to_owned())
+        .ok_or_else(|| "expected host:port, several comma-separated, or dns:name:port".to_owned())
 }
 
 /// Reads a number of bytes: `4096`, `256KiB` or `512MiB`.

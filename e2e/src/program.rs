@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -152,16 +152,29 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When there is no answer within 5 s.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    ask(address, Method::GET, path, Bytes::new()).await
+}
+
+/// One POST over a connection of its own.
+///
+/// # Errors
+/// When there is no answer within 5 s.
+pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> anyhow::Result<(StatusCode, String)> {
+    ask(address, Method::POST, path, body.into()).await
+}
+
+async fn ask(address: SocketAddr, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, String)> {
+    let what = format!("{method} {address}{path}");
     let ask = async {
         let socket = TcpStream::connect(address).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         let connection = tokio::spawn(connection);
-        let request = Request::get(path).header("host", address.to_string()).body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
+        let request = Request::builder().method(method).uri(path).header("host", address.to_string());
+        let answer = sender.send_request(request.body(Full::new(body))?).await?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         connection.abort();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    tokio::time::timeout(Duration::from_secs(5), ask).await.with_context(|| format!("GET {address}{path}"))?
+    tokio::time::timeout(Duration::from_secs(5), ask).await.with_context(|| what.clone())?.context(what)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys};
 
 use crate::comet::queue::Limits;
+use crate::consumer;
 use crate::room::Batching;
 
 /// Everything job can be told.
@@ -89,6 +90,10 @@ impl FileKeys for Config {
         ("env.host", FileKey::Arg("host")),
         ("discovery.*", FileKey::Replaced("--comets")),
     ];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))
+    }
 }
 
 impl Config {

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
-use runtime::config::{FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys};
 use runtime::duration;
 
 use crate::http::Network;
+use crate::queue;
 use crate::receive::ReceiveConfig;
 use crate::session::SessionConfig;
 use crate::store::redis::RedisConfig;
+use crate::tokens::Tokens;
 
 /// logic's settings.
 #[derive(Clone, Debug, clap::Args)]
@@ -181,6 +183,17 @@ pub struct NodeConfig {
     pub regions: Vec<Region>,
 }
 
+impl Config {
+    /// The tokens that may push; `None` when everybody may.
+    pub(crate) fn tokens(&self) -> Result<Option<Tokens>, ConfigError> {
+        let opened = self.push_tokens.as_ref().map(|path| {
+            let invalid = |error| ConfigError::Invalid(format!("--push-tokens is `{}`: {error}", path.display()));
+            Tokens::open(path).map_err(invalid)
+        });
+        opened.transpose()
+    }
+}
+
 /// A region and the provinces that belong to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -231,6 +244,12 @@ impl FileKeys for Config {
         ("rpcserver.*", FileKey::NoEffect),
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        queue::kafka::check(&self.kafka).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        self.tokens().map(drop)
+    }
 }
 
 /// The machine's name, as the kernel has it.

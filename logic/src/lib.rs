@@ -26,7 +26,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::config::ConfigError;
 use runtime::{Process, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -83,7 +82,7 @@ impl Listeners {
 /// finished, the queue flushed.
 ///
 /// # Errors
-/// [`ConfigError`] when the tokens file cannot be used; when a server cannot go on.
+/// [`ConfigError`](runtime::config::ConfigError) when the tokens file cannot be used; when a server cannot go on.
 pub async fn run(
     config: Config,
     listeners: Listeners,
@@ -91,7 +90,10 @@ pub async fn run(
     queue: Arc<dyn PushQueue>,
     process: Process,
 ) -> anyhow::Result<()> {
-    let tokens = open_tokens(&config)?;
+    let tokens = config.tokens()?;
+    if tokens.is_none() {
+        tracing::warn!("push auth is none: whoever reaches the HTTP port may push");
+    }
     report(&config, tokens.clone(), &process);
     let online = Online::new(&process.metrics);
     let nodes = Nodes::new(config.node.clone(), online.clone());
@@ -140,15 +142,6 @@ pub async fn run(
     }
     queue.flush(within).await;
     Ok(())
-}
-
-fn open_tokens(config: &Config) -> Result<Option<Tokens>, ConfigError> {
-    let Some(path) = &config.push_tokens else {
-        tracing::warn!("push auth is none: whoever reaches the HTTP port may push");
-        return Ok(None);
-    };
-    let invalid = |error| ConfigError::Invalid(format!("--push-tokens is `{}`: {error}", path.display()));
-    Tokens::open(path).map(Some).map_err(invalid)
 }
 
 /// What `GET /status` says of us.

@@ -70,6 +70,14 @@ pub trait FileKeys: clap::Args {
     /// A list sets its argument once per element. Keys under a prefix each set it once, to `rest=value`, a list as
     /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];
+
+    /// Checks what no single setting can say, and the files that settings name, before the process starts.
+    ///
+    /// # Errors
+    /// One line naming setting, value and what was expected.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
 }
 
 /// Why the process does not start. The text is one line naming key, value and what was expected.
@@ -186,7 +194,10 @@ pub fn load<C: FileKeys>(
         .try_get_matches_from(args)
         .and_then(|mut matches| Cli::<C>::from_arg_matches_mut(&mut matches));
     match parsed {
-        Ok(Cli { process, service }) => Ok(Loaded { process, service, notices: reading.notices }),
+        Ok(Cli { process, service }) => {
+            service.check()?;
+            Ok(Loaded { process, service, notices: reading.notices })
+        }
         Err(error) => Err(problem::explain(&error, &reading)),
     }
 }

@@ -62,24 +62,39 @@ pub(crate) struct Shared {
     last: Mutex<Vec<(u32, u64)>>,
 }
 
+/// Everything the consumer is told.
+fn settings(config: &KafkaConfig, group: &str) -> anyhow::Result<ClientConfig> {
+    let mut client = ClientConfig::new();
+    for (key, value) in QUEUED {
+        client.set(key, value);
+    }
+    for (key, value) in config.properties()? {
+        client.set(key, value);
+    }
+    client.set("group.id", group);
+    for (key, value) in FIXED {
+        client.set(key, value);
+    }
+    client.set_log_level(RDKafkaLogLevel::Warning);
+    Ok(client)
+}
+
+/// Checks the settings, the files they name and what is passed on to librdkafka, without connecting.
+///
+/// # Errors
+/// When they cannot be used.
+pub fn check(config: &KafkaConfig, group: &str) -> anyhow::Result<()> {
+    settings(config, group)?.create_native_config().context("Kafka settings that librdkafka does not take")?;
+    Ok(())
+}
+
 impl KafkaSource {
     /// A member of `group`; joins in the background and keeps trying.
     ///
     /// # Errors
     /// When a file of the settings cannot be read or librdkafka refuses a property.
     pub fn start(config: &KafkaConfig, group: &str) -> anyhow::Result<Self> {
-        let mut client = ClientConfig::new();
-        for (key, value) in QUEUED {
-            client.set(key, value);
-        }
-        for (key, value) in config.properties()? {
-            client.set(key, value);
-        }
-        client.set("group.id", group);
-        for (key, value) in FIXED {
-            client.set(key, value);
-        }
-        client.set_log_level(RDKafkaLogLevel::Warning);
+        let client = settings(config, group)?;
         let shared = Arc::new(Shared {
             topic: config.topic.clone(),
             epoch: AtomicU32::new(0),

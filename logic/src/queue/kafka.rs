@@ -93,6 +93,42 @@ impl ClientContext for Context {
     }
 }
 
+/// Everything the producer is told.
+fn settings(config: &KafkaConfig) -> Result<ClientConfig, KafkaQueueError> {
+    let mut client = ClientConfig::new();
+    client
+        // What has gathered while earlier requests are under way leaves together; a lone record leaves at once.
+        .set("linger.ms", "0")
+        .set("compression.type", "none")
+        .set("queue.buffering.max.messages", "100000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("socket.timeout.ms", "10000")
+        .set("socket.nagle.disable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("topic.metadata.refresh.interval.ms", "30000");
+    for (key, value) in config.properties()? {
+        client.set(key, value);
+    }
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("partitioner", "fnv1a")
+        .set("message.timeout.ms", GIVE_UP.as_millis().to_string())
+        .set("message.max.bytes", "1048588")
+        .set_log_level(RDKafkaLogLevel::Info);
+    Ok(client)
+}
+
+/// Checks the settings, the files they name and what is passed on to librdkafka, without connecting.
+///
+/// # Errors
+/// When they cannot be used.
+pub fn check(config: &KafkaConfig) -> Result<(), KafkaQueueError> {
+    settings(config)?.create_native_config()?;
+    Ok(())
+}
+
 impl KafkaQueue {
     /// Begins to connect and returns at once; Kafka need not be there yet. Whether the topic answers shows in the
     /// readiness condition `kafka`.
@@ -100,28 +136,7 @@ impl KafkaQueue {
     /// # Errors
     /// When the settings or the files they name cannot be used.
     pub fn start(config: &KafkaConfig, process: &Process) -> Result<Self, KafkaQueueError> {
-        let mut client = ClientConfig::new();
-        client
-            // What has gathered while earlier requests are under way leaves together; a lone record leaves at once.
-            .set("linger.ms", "0")
-            .set("compression.type", "none")
-            .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("socket.timeout.ms", "10000")
-            .set("socket.nagle.disable", "true")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("topic.metadata.refresh.interval.ms", "30000");
-        for (key, value) in config.properties()? {
-            client.set(key, value);
-        }
-        client
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("partitioner", "fnv1a")
-            .set("message.timeout.ms", GIVE_UP.as_millis().to_string())
-            .set("message.max.bytes", "1048588")
-            .set_log_level(RDKafkaLogLevel::Info);
+        let client = settings(config)?;
         let condition = process.readiness.condition("kafka", "first answer");
         let refusal = Arc::default();
         let context = Context { condition: condition.clone(), refusal: Arc::clone(&refusal) };

@@ -181,6 +181,17 @@ pub struct RedisConfigError {
 
 impl RedisConfig {
     /// A pool that connects when told to and again for ever.
+    /// Checks the addresses and the files, without connecting.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn check(&self) -> Result<(), RedisConfigError> {
+        read_if("redis-username-file", self.username_file.as_deref())?;
+        read_if("redis-password-file", self.password_file.as_deref())?;
+        self.server()?;
+        self.tls().map(drop)
+    }
+
     pub(super) fn pool(&self) -> Result<Pool, RedisConfigError> {
         let config = Config {
             fail_fast: false,
