@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use proto::RoomId;
+use tracing::Span;
 
 use crate::bucket::Bucket;
 use crate::channel::{Batch, Channel, Pushed, Touched};
@@ -121,6 +122,7 @@ impl Round {
         let mut writes = 0;
         let mut total = Pushed::default();
         for (index, source) in self.sources.iter().enumerate() {
+            let _traced = traced(&source.pushes);
             let mut batches: [Option<Batch>; VARIANTS] = Default::default();
             for channel in &source.members {
                 if channel.touched.get() == (self.number, Touched::Shared(index)) {
@@ -133,6 +135,7 @@ impl Round {
             metrics.written(&source.pushes);
         }
         for (channel, pushes) in &self.own {
+            let _traced = traced(pushes);
             total.add(channel.push(&Batch::new(pushes, channel.variant)));
             pause(&mut writes).await;
             metrics.written(pushes);
@@ -173,6 +176,12 @@ impl Pushed {
         self.delivered += other.delivered;
         self.dropped += other.dropped;
     }
+}
+
+/// The spans of the socket writes of those pushes that are traced.
+fn traced(pushes: &[Arc<Push>]) -> Vec<Span> {
+    let sampled = pushes.iter().filter(|push| !push.span.is_none());
+    sampled.map(|push| push.span.in_scope(|| runtime::trace::child_span("socket write"))).collect()
 }
 
 async fn pause(writes: &mut usize) {

@@ -151,11 +151,7 @@ impl Metrics {
     /// These pushes have been written to everyone they are for.
     pub fn written(&self, pushes: &[Arc<Push>]) {
         for push in pushes {
-            let took = push.received.elapsed();
-            self.to_socket.observe(took.as_secs_f64());
-            if !push.span.is_none() {
-                tracing::info_span!(parent: &push.span, "socket write", micros = took.as_micros() as u64);
-            }
+            self.to_socket.observe(push.received.elapsed().as_secs_f64());
         }
     }
 }
