@@ -148,11 +148,24 @@ fn start_shard(
                 Err(error) => return made.send(Err(error)),
             };
             made.send(Ok(()))?;
+            let _whole = WholeOrNothing;
             reactor.block_on(serve_shard(index, shared, inbox, ports, accepting));
             Ok(())
         })
         .context("cannot start a shard's thread")?;
     started.recv().context("a shard's thread ended at once")?.context("cannot make a shard's reactor")
+}
+
+/// Ends the process when a shard's own loop panics: a comet that is deaf to part of its clients must not look alive.
+struct WholeOrNothing;
+
+impl Drop for WholeOrNothing {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a shard failed, ending this comet");
+            std::process::abort();
+        }
+    }
 }
 
 async fn serve_shard(

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use proto::logic::logic_client::LogicClient;
 use proto::logic::{ConnectReq, NodesReq};
+use runtime::config::ConfigError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

@@ -122,3 +122,105 @@ fn a_bad_value_is_named_with_its_flag() {
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }
+
+/// A file as goim's users have it, every key of its documentation, none at its default.
+const GOIM: &str = r#"
+    debug = true
+    [discovery]
+    nodes = ["127.0.0.1:7171"]
+    [env]
+    region = "sh"
+    zone = "sh001"
+    deployEnv = "dev"
+    host = "comet-1"
+    weight = 20
+    offline = true
+    addrs = ["192.0.2.1", "192.0.2.2"]
+    [rpcServer]
+    network = "tcp"
+    addr = ":4109"
+    timeout = "1s"
+    idleTimeout = "60s"
+    maxLifeTime = "2h"
+    forceCloseWait = "20s"
+    keepAliveInterval = "60s"
+    keepAliveTimeout = "20s"
+    [rpcClient]
+    dial = "1s"
+    timeout = "1s"
+    [tcp]
+    bind = [":4101"]
+    sndbuf = 4096
+    rcvbuf = 4096
+    keepalive = true
+    reader = 32
+    readBuf = 1024
+    readBufSize = 8192
+    writer = 32
+    writeBuf = 1024
+    writeBufSize = 8192
+    [websocket]
+    bind = [":4102"]
+    tlsOpen = true
+    tlsBind = [":4103"]
+    certFile = "a.pem,b.pem"
+    privateFile = "a.key,b.key"
+    [protocol]
+    timer = 32
+    timerSize = 2048
+    svrProto = 10
+    cliProto = 5
+    handshakeTimeout = "8s"
+    [bucket]
+    size = 32
+    channel = 1024
+    room = 1024
+    routineAmount = 32
+    routineSize = 1024
+    [whitelist]
+    whitelist = [123]
+    whiteLog = "white.log"
+"#;
+
+#[test]
+fn goims_own_file_starts_comet() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("comet.toml");
+    std::fs::write(&path, GOIM).unwrap();
+    let load = |extra: &[&str]| {
+        let argv = ["-conf", path.to_str().unwrap(), "-alsologtostderr"].into_iter().chain(extra.iter().copied());
+        runtime::config::load::<Config>("comet", "", argv.map(std::ffi::OsString::from), &|_| None).unwrap()
+    };
+    let loaded = load(&[]);
+    let config = loaded.service;
+    config.check().unwrap();
+    let any = |port| [Bind { ip: None, port }];
+    assert_eq!((&config.tcp_bind[..], &config.websocket_bind[..]), (&any(4101)[..], &any(4102)[..]));
+    assert_eq!((&config.ws_tls_bind[..], config.grpc_bind), (&any(4103)[..], any(4109)[0]));
+    assert!(config.debug && config.offline && config.tcp_keepalive && config.tls_open);
+    assert_eq!(config.cert_file, [PathBuf::from("a.pem"), "b.pem".into()]);
+    assert_eq!(config.key_file, [PathBuf::from("a.key"), "b.key".into()]);
+    assert_eq!(config.handshake_timeout, Duration::from_secs(8));
+    assert_eq!((config.region.as_str(), config.zone.as_str()), ("sh", "sh001"));
+    assert_eq!((config.deploy_env.as_str(), config.host.as_str()), ("dev", "comet-1"));
+    assert_eq!((config.weight, config.public_addresses()), (20, vec!["192.0.2.1".into(), "192.0.2.2".into()]));
+    assert_eq!(config.whitelist, [123]);
+    assert_eq!((config.tcp_send_buffer, config.tcp_receive_buffer), (None, None), "sndbuf and rcvbuf have no effect");
+    let said = format!("{:?}", loaded.notices);
+    for key in ["tcp.sndbuf", "protocol.svrProto", "bucket.routineAmount", "--logic"] {
+        assert!(said.contains(key), "{key}: {said}");
+    }
+    let flags = ["-region=bj", "-zone", "bj001", "-deploy.env", "prod", "-host=h2", "-weight=5", "-addrs=1.2.3.4"];
+    let config = load(&[&flags[..], &["-offline=false", "-debug=false"]].concat()).service;
+    assert_eq!((config.region.as_str(), config.zone.as_str()), ("bj", "bj001"));
+    assert_eq!((config.deploy_env.as_str(), config.host.as_str(), config.weight), ("prod", "h2", 5));
+    assert_eq!(config.addrs, ["1.2.3.4"]);
+    assert!(!config.offline && !config.debug);
+}
+
+#[test]
+fn unset_the_weight_is_10_and_rooms_are_reported_every_3_seconds() {
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.weight, config.online_interval), (10, Duration::from_secs(3)));
+    assert_eq!((config.frames_per_second, config.bytes_per_second), (100, 256 * 1024));
+}

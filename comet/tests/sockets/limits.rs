@@ -88,7 +88,7 @@ async fn an_address_has_its_own_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn new_connections_beyond_so_many_a_second_are_closed() {
-    let (comet, _) = comet(&["--handshakes-per-second", "5"]).await;
+    let (comet, _) = comet(&["--handshakes-per-second", "1"]).await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(tokio::net::TcpStream::connect(comet.tcp).await.unwrap());

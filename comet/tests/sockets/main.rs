@@ -1,5 +1,7 @@
 //! A whole comet over real sockets, judged from outside: what clients and job may rely on, byte for byte.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod capabilities;

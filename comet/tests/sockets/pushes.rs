@@ -116,7 +116,6 @@ async fn a_broadcast_with_a_speed_takes_as_long_as_that_speed_takes() {
     }
     let began = Instant::now();
     comet.push_all(1000, 20, raw(&["slow"])).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "the call itself does not wait");
     comet.push_all(1000, 0, raw(&["at once"])).await;
     let mut seen = Vec::new();
     for client in &mut clients {
@@ -133,17 +132,19 @@ async fn a_broadcast_with_a_speed_takes_as_long_as_that_speed_takes() {
 async fn a_slow_broadcast_holds_up_no_other_push_and_nobody_that_leaves() {
     let (comet, _) = comet(&["--shards", "1"]).await;
     let mut clients = Vec::new();
-    for index in 0..4 {
+    let keys: Vec<String> = (0..30).map(|index| index.to_string()).collect();
+    for index in &keys {
         clients.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}","accepts":[1000]}}"#)).await);
     }
-    comet.push_all(1000, 1, raw(&["one a minute would do"])).await;
-    comet.push_keys(&["0", "1", "2", "3"], 1000, raw(&["now"]), vec![]).await;
-    let keys = ["0", "1", "2", "3"].map(str::to_owned).to_vec();
+    comet.push_all(1000, 1, raw(&["takes half a minute"])).await;
+    let all: Vec<&str> = keys.iter().map(String::as_str).collect();
+    comet.push_keys(&all, 1000, raw(&["now"]), vec![]).await;
     let began = Instant::now();
     comet.delivery().kick(proto::delivery::KickReq { keys, ..Default::default() }).await.unwrap();
     for client in &mut clients {
-        client.rest().await;
+        let got = client.rest().await;
+        assert!(got.windows(3).any(|window| window == b"now"), "{got:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(2), "their sockets closed at once");
+    assert!(began.elapsed() < Duration::from_secs(20), "their sockets closed at once");
     comet.stop().await;
 }

@@ -139,3 +139,62 @@ fn no_bytes_whatever_bring_a_comet_down() {
     outcome.unwrap();
     runtime.block_on(comet.stop());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_any_coming_and_going_nothing_is_left_behind() {
+    let (comet, logic) = comet(&["--shards", "3", "--queue-bytes", "8KiB", "--tcp-send-buffer", "4096"]).await;
+    let comet = std::sync::Arc::new(comet);
+    let pushing = tokio::spawn({
+        let comet = comet.clone();
+        async move {
+            let body = "x".repeat(3000);
+            for round in 0..400 {
+                comet.push_room(["a", "b", "c"][round % 3], &[&body, "m"]).await;
+                comet.push_all(1000, if round % 50 == 0 { 5 } else { 0 }, raw(&[&body])).await;
+                comet.push_keys(&["k0", "k1", "k2", "k3"], 1000, raw(&[&body]), vec![]).await;
+            }
+        }
+    });
+    let clients = (0..8usize).map(|index| {
+        let comet = comet.clone();
+        tokio::spawn(async move {
+            for round in 0..12 {
+                let number = index * 7 + round;
+                let mut client = Client::narrow(&comet, number % 2 == 0).await;
+                let caps = if number % 3 == 0 { r#","caps":["rooms"]"# } else { "" };
+                // Half of the keys meet each other.
+                let token = format!(r#"{{"key":"k{}","room_id":"a","accepts":[1000]{caps}}}"#, number % 6);
+                client.send(&packet(7, 1, token)).await;
+                let one = |packet: Vec<u8>| if number % 2 == 0 { masked(2, &packet) } else { packet };
+                let asks = [packet(12, 2, "b"), packet(19, 3, r#"["c","a"]"#), packet(2, 4, ""), packet(4, 5, "up")];
+                for ask in asks {
+                    client.try_write(&one(ask)).await;
+                }
+                match number % 4 {
+                    0 => drop(client),
+                    1 => tokio::time::sleep(std::time::Duration::from_millis(30)).await,
+                    2 => {
+                        client.try_write(&one(vec![0; 16])).await;
+                        client.rest().await;
+                    }
+                    _ => {
+                        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), client.rest()).await;
+                    }
+                }
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        within(client).await.unwrap();
+    }
+    within(pushing).await.unwrap();
+    eventually("everybody is gone", || comet.metric("connections") == 0.0).await;
+    eventually("nothing waits", || comet.metric("queue_bytes") == 0.0).await;
+    eventually("every session is ended", || logic.sessions().is_empty()).await;
+    eventually("every room is empty", || comet.metric("rooms") == 0.0).await;
+    assert_eq!(comet.closed("panic"), 0.0);
+    let mut alive = Client::signed_in(&comet, false, r#"{"key":"k0","room_id":"a"}"#).await;
+    comet.push_room("a", &["m"]).await;
+    assert_eq!(alive.pushed().await, [(1000, "m".into())]);
+    std::sync::Arc::into_inner(comet).unwrap().stop().await;
+}

@@ -16,7 +16,7 @@ use proto::frame;
 use proto::packet::{self, Packet};
 use proto::protocol::Proto;
 use runtime::Process;
-use runtime::config::FileKeys as _;
+use runtime::config::FileKeys;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

@@ -91,6 +91,13 @@ fn a_wrong_type_is_refused() {
     }
 }
 
+/// Go reads it as 0; here it is a fraction, as for most readers of JSON.
+#[test]
+fn minus_zero_is_refused_as_a_mid() {
+    refused(br#"{"mid":-0}"#);
+    assert!(parsed(r#"{"mid":0}"#).mid.is_anonymous());
+}
+
 #[test]
 fn an_accept_beyond_32_bits_is_refused() {
     assert_eq!(parsed(r#"{"accepts":[2147483647,-2147483648]}"#).accepts, [i32::MAX, i32::MIN]);
