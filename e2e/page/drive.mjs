@@ -42,7 +42,7 @@ const commands = {
   fill: ({ selector, text }) => page.fill(selector, text),
   select: ({ selector, value }) => page.selectOption(selector, value),
   async screenshot({ path }) {
-    await page.screenshot({ path, fullPage: true });
+    await page.screenshot({ path });
   },
   problems: () => problems,
 };

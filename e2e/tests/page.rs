@@ -189,7 +189,7 @@ async fn look(browser: &mut Browser, stack: &Stack, url: &str) {
         let talk = [
             ("Coral Otter", "Did the deploy go out?"),
             ("Silver Lynx", "Ten minutes ago, nobody noticed"),
-            ("Amber Fox", "That is the point 🙂"),
+            ("Amber Fox", "That is the point"),
         ];
         for (from, text) in talk {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
@@ -200,7 +200,13 @@ async fn look(browser: &mut Browser, stack: &Stack, url: &str) {
         }
         let fits = "document.documentElement.scrollWidth <= innerWidth";
         assert!(browser.evaluate::<bool>(fits).await.unwrap(), "{name} scrolls sideways");
+        // Far enough on their way across the stage to be read.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         browser.screenshot(name).await.unwrap();
+        let _below: Option<()> =
+            browser.evaluate("void document.querySelector('.totals').scrollIntoView()").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        browser.screenshot(&format!("{name}-below")).await.unwrap();
         assert_eq!(browser.problems().await.unwrap(), Vec::<String>::new(), "{name}");
     }
 }

@@ -43,6 +43,7 @@ impl Standalone {
         });
         let started = Self { child: child.unwrap(), ports };
         let ready = eventually(SOON, "standalone to be ready", || async {
+            anyhow::ensure!(started.child.output().contains("\nmetrics  "), "it has not printed all");
             let (status, text) = get(started.ports[3].address(), "/ready").await?;
             anyhow::ensure!(status == 200, "{status} {text}");
             anyhow::Ok(())

@@ -80,7 +80,7 @@ $("me").addEventListener("keydown", (event) => {
 function showRooms() {
   const focused = document.activeElement?.closest?.(".room-chip")?.dataset.room;
   $("rooms").replaceChildren(
-    ...[...rooms].map(([room, { joined, count }]) => {
+    ...[...rooms].map(([room, { joined }]) => {
       const chip = element("div", "room-chip");
       chip.dataset.room = room;
       chip.dataset.state = joined ? "joined" : "joining";
@@ -89,7 +89,7 @@ function showRooms() {
       const pick = element("button", "pick");
       pick.type = "button";
       pick.setAttribute("aria-pressed", room === current);
-      pick.append(element("span", "label", room), element("span", "n", count === undefined ? "" : number.format(count)));
+      pick.append(element("span", "label", room), element("span", "n", countOf(room) ?? ""));
       pick.addEventListener("click", () => choose(room));
       const drop = element("button", "drop", "×");
       drop.type = "button";
@@ -111,12 +111,17 @@ function showRooms() {
   showCurl();
 }
 
+/** What is known of a room: counts are some seconds old, but whoever is in a room is not nobody. */
+function countOf(room) {
+  const { joined, count } = rooms.get(room) ?? {};
+  if (count === undefined) return undefined;
+  return number.format(joined ? Math.max(1, count) : count);
+}
+
 function showCount() {
-  const count = rooms.get(current)?.count;
-  $("online-count").textContent = count === undefined ? "–" : number.format(count);
+  $("online-count").textContent = countOf(current) ?? "–";
   for (const chip of $("rooms").children) {
-    const n = rooms.get(chip.dataset.room)?.count;
-    chip.querySelector(".n").textContent = n === undefined ? "" : number.format(n);
+    chip.querySelector(".n").textContent = countOf(chip.dataset.room) ?? "";
   }
 }
 
@@ -201,7 +206,8 @@ async function pollOnline() {
     showCount();
   });
   const totals = ask("/goim/online/total").then(({ conn_count = 0, ip_count = 0 }) => {
-    const several = (count, one, many) => `${number.format(count)} ${count === 1 ? one : many}`;
+    const ours = client.state === "online" ? 1 : 0;
+    const several = (count, one, many) => `${number.format(Math.max(ours, count))} ${Math.max(ours, count) === 1 ? one : many}`;
     $("totals").textContent = `${several(conn_count, "connection", "connections")} from ${several(ip_count, "address", "addresses")} in the cluster`;
   });
   await Promise.allSettled([...byType, totals]);

@@ -46,10 +46,10 @@ impl Readiness {
         self.shared.lock().leaving = true;
     }
 
-    /// Whether to send us work.
+    /// Whether to send us work. Before the first condition is named nothing has started yet.
     pub fn is_ready(&self) -> bool {
         let shared = self.shared.lock();
-        !shared.leaving && shared.conditions.iter().all(|state| state.met)
+        !shared.leaving && !shared.conditions.is_empty() && shared.conditions.iter().all(|state| state.met)
     }
 
     /// One line per condition: its name, `ok`, `waiting: …` or `down: …`.

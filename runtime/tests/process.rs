@@ -24,6 +24,9 @@ struct Cli {
 async fn child(kind: &str) {
     let cli = Cli::parse_from(["child", "--admin", "127.0.0.1:0"]);
     let process = Process::start(&cli.process).await.unwrap();
+    if kind == "willing" {
+        process.readiness.condition("test", "nothing").up();
+    }
     println!("admin={}", process.admin.unwrap());
     process.shutdown.begun().await;
     println!("told to stop");
@@ -105,6 +108,7 @@ fn a_second_signal_ends_the_process_at_once() {
     running.signal("INT");
     find(&mut running.lines, "told to stop");
     assert!(running.ask("/live").ends_with("ok"), "still draining");
+    assert!(running.ask("/ready").starts_with("HTTP/1.1 503"), "it never named what it waits for");
     running.signal("TERM");
     assert_eq!(running.child.wait().unwrap().code(), Some(130));
 }

@@ -186,7 +186,14 @@ const GOIM: &str = r#"
 fn goims_own_file_starts_comet() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("comet.toml");
-    std::fs::write(&path, GOIM).unwrap();
+    let file = |name: &str| dir.path().join(name);
+    for name in ["a", "b"] {
+        let made = rcgen::generate_simple_self_signed([format!("{name}.example.org")]).unwrap();
+        std::fs::write(file(&format!("{name}.pem")), made.cert.pem()).unwrap();
+        std::fs::write(file(&format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    }
+    let here = |text: &str| text.replace("a.pem,b.pem", "@/a.pem,@/b.pem").replace("a.key,b.key", "@/a.key,@/b.key");
+    std::fs::write(&path, here(GOIM).replace('@', dir.path().to_str().unwrap())).unwrap();
     let load = |extra: &[&str]| {
         let argv = ["-conf", path.to_str().unwrap(), "-alsologtostderr"].into_iter().chain(extra.iter().copied());
         runtime::config::load::<Config>("comet", "", argv.map(std::ffi::OsString::from), &|_| None).unwrap()
@@ -198,8 +205,8 @@ fn goims_own_file_starts_comet() {
     assert_eq!((&config.tcp_bind[..], &config.websocket_bind[..]), (&any(4101)[..], &any(4102)[..]));
     assert_eq!((&config.ws_tls_bind[..], config.grpc_bind), (&any(4103)[..], any(4109)[0]));
     assert!(config.debug && config.offline && config.tcp_keepalive && config.tls_open);
-    assert_eq!(config.cert_file, [PathBuf::from("a.pem"), "b.pem".into()]);
-    assert_eq!(config.key_file, [PathBuf::from("a.key"), "b.key".into()]);
+    assert_eq!(config.cert_file, [file("a.pem"), file("b.pem")]);
+    assert_eq!(config.key_file, [file("a.key"), file("b.key")]);
     assert_eq!(config.handshake_timeout, Duration::from_secs(8));
     assert_eq!((config.region.as_str(), config.zone.as_str()), ("sh", "sh001"));
     assert_eq!((config.deploy_env.as_str(), config.host.as_str()), ("dev", "comet-1"));

@@ -89,7 +89,7 @@ impl Browser {
         self.command(json!({"do": "select", "selector": selector, "value": value})).await.map(drop)
     }
 
-    /// Keeps a picture of the whole page among the artefacts.
+    /// Keeps a picture of what the screen shows among the artefacts.
     pub async fn screenshot(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = e2e::artefacts::folder()?.join("screenshots");
         std::fs::create_dir_all(&folder)?;

@@ -100,7 +100,11 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         ("comet -conf c.toml", "[tcp]\nbind = = \":3101\"\n", &["c.toml: line 2", "expected TOML"]),
         ("logic -conf gone.toml", "", &["--config", "`gone.toml`", "expected a file that can be read"]),
         ("comet --tls-open --cert-file gone.pem --key-file gone.key", "", &["gone.pem"]),
-        ("logic --auth trust --push-tokens gone.toml", "", &["--push-tokens", "`gone.toml`"]),
+        (
+            "logic --auth trust --push-tokens c.toml",
+            "[[token]]\nname = 1\n",
+            &["--push-tokens", "`c.toml`", "expected"],
+        ),
         (
             "logic --auth trust --push-auth none --kafka-ca-file gone.pem",
             "",
