@@ -136,7 +136,7 @@ pub struct Config {
     /// Bytes that may wait for all connections together.
     #[arg(long, value_name = "SIZE", env = "IMCLUSTER_QUEUE_BYTES_TOTAL", value_parser = size, default_value = "512MiB")]
     pub queue_bytes_total: usize,
-    /// Connections that may be closed per second for being slow, or while draining.
+    /// When told to stop: connections closed per second.
     #[arg(long, value_name = "COUNT", env = "IMCLUSTER_CLOSE_RATE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub close_rate: u32,
 
