@@ -38,6 +38,8 @@ async fn start(flags: &str) -> Running {
     let (http, rpc) = (listeners.http_addr().unwrap(), listeners.rpc_addr().unwrap());
     let (store, queue) = pair();
     let process = Process::quiet();
+    // What the real store and queue name for themselves.
+    process.readiness.condition("store", "its first answer").up();
     let task = tokio::spawn(run(config, listeners, store, queue.clone(), process.clone()));
     Running { http, rpc, queue, process, task }
 }
