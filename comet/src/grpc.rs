@@ -1,7 +1,7 @@
 //! What job asks: goim's `Comet` service on goim's path, and `Delivery` beside it.
 //!
-//! An answer means this comet's memory holds the push; walking the connections may go on. A call waits while the
-//! shards' inboxes are full, so that job slows down instead of messages being dropped.
+//! An answer means this comet's memory holds the push and every shard has it in a fan-out round; walking the
+//! connections may go on. So whoever pushes slows down to what the sockets take, instead of messages being dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use proto::{Key, Packet, grpc};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::message::Push;
+use crate::message::{Push, Variant};
 use crate::probe::Probe;
-use crate::shard::{Command, Order, Target, merged};
+use crate::shard::{Command, Handle, Order, Target, merged};
 use crate::shared::Shared;
 
 /// Both services of one comet. Cheap to clone.
@@ -73,8 +73,28 @@ impl Service {
         Ok(owner.group.as_str().into())
     }
 
-    fn order(&self, push: &Arc<Push>, target: Target, group: &Arc<str>, budget: &Budget) -> Command {
-        Command::Push(Order { push: push.clone(), target, group: group.clone(), budget: budget.clone() })
+    /// Hands a push to these shards and waits until each has it in a round. Returns the keys that were not there.
+    async fn deliver(
+        &self,
+        push: Push,
+        targets: impl IntoIterator<Item = (&Handle, Target)>,
+        group: Arc<str>,
+    ) -> Result<Vec<Key>, Status> {
+        let push = Arc::new(push);
+        let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
+        let mut answers = Vec::new();
+        // No waiting in between: every shard hears of pushes in the same order.
+        for (shard, target) in targets {
+            let (taken, answer) = oneshot::channel();
+            let (push, group, budget) = (push.clone(), group.clone(), budget.clone());
+            shard.send(Command::Push(Order { push, target, group, budget, taken }));
+            answers.push(answer);
+        }
+        let mut missing = Vec::new();
+        for answer in answers {
+            missing.extend(answer.await.map_err(|_| Status::unavailable("this comet is ending"))?);
+        }
+        Ok(missing)
     }
 
     /// Splits a speed over the shards by their connections, so that all are done at the same time.
@@ -88,8 +108,6 @@ impl Service {
             .collect()
     }
 }
-
-type Budget = Arc<tokio::sync::OwnedSemaphorePermit>;
 
 /// The span of a traced call, or none.
 fn span<T>(request: &Request<T>, name: &'static str) -> tracing::Span {
@@ -115,26 +133,15 @@ impl Comet for Service {
             self.probe.came_back();
             return Ok(Response::new(PushMsgReply::default()));
         }
-        let push = Arc::new(Push::new("", packet(proto), &ids, span));
         let mut homes: Vec<Vec<Key>> = vec![Vec::new(); self.shared.shards.len()];
         for key in keys {
             let key = Key::from(key);
             homes[self.shared.home(&key)].push(key);
         }
-        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
-        let mut answers = Vec::new();
-        for (shard, keys) in self.shared.shards.iter().zip(homes) {
-            if !keys.is_empty() {
-                let (answer, missing) = oneshot::channel();
-                shard.send(self.order(&push, Target::Keys(keys, proto_op, answer), &group, &budget));
-                answers.push(missing);
-            }
-        }
-        let mut not_here = Vec::new();
-        for missing in answers {
-            let missing = missing.await.map_err(|_| Status::unavailable("this comet is ending"))?;
-            not_here.extend(missing.iter().map(Key::to_string));
-        }
+        let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
+        let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
+        let missing = self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
+        let not_here = missing.iter().map(Key::to_string).collect();
         Ok(Response::new(PushMsgReply { not_here }))
     }
 
@@ -146,11 +153,8 @@ impl Comet for Service {
         };
         self.shared.metrics.push("all");
         let group = self.admit(&ids, owner.as_ref())?;
-        let push = Arc::new(Push::new("", packet(proto), &ids, span));
-        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
-        for (shard, target) in self.shared.shards.iter().zip(self.all_targets(proto_op, speed)) {
-            shard.send(self.order(&push, target, &group, &budget));
-        }
+        let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
+        self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
         Ok(Response::new(BroadcastReply {}))
     }
 
@@ -162,11 +166,8 @@ impl Comet for Service {
         };
         self.shared.metrics.push("room");
         let group = self.admit(&ids, owner.as_ref())?;
-        let push = Arc::new(Push::new(&room_id, packet(proto), &ids, span));
-        let budget = self.shared.room_for(push.frame(crate::message::Variant::GoimTcp).len()).await;
-        for shard in &self.shared.shards {
-            shard.send(self.order(&push, Target::Room, &group, &budget));
-        }
+        let targets = self.shared.shards.iter().map(|shard| (shard, Target::Room));
+        self.deliver(Push::new(&room_id, packet(proto), &ids, span), targets, group).await?;
         Ok(Response::new(BroadcastRoomReply {}))
     }
 

@@ -58,6 +58,9 @@ pub struct Order {
     pub group: Arc<str>,
     /// Room in the inboxes, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
+    /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
+    /// fast as this shard writes: its inbox never holds more than was in flight.
+    pub taken: oneshot::Sender<Vec<Key>>,
 }
 
 /// Whom a push is for.
@@ -69,8 +72,8 @@ pub enum Target {
     All(i32),
     /// The same, so many connections a second.
     Paced(i32, f64),
-    /// These keys, if they accept the operation; the answer names those that are not here.
-    Keys(Vec<Key>, i32, oneshot::Sender<Vec<Key>>),
+    /// These keys, if they accept the operation.
+    Keys(Vec<Key>, i32),
 }
 
 /// The way into a shard. Cheap to clone.
@@ -240,17 +243,27 @@ impl Shard {
     }
 
     fn take(&self, order: Order, repeats: &mut Repeats, round: &mut Round) -> Option<Arc<OwnedSemaphorePermit>> {
-        let Order { push, target, group, budget } = order;
-        match target {
-            Target::Keys(keys, op, answer) => {
-                let missing = self.keys(&push, keys, op, &group, repeats, round);
-                // Whoever asked may have given up by now; the keys have theirs all the same.
-                let _asker_gone = answer.send(missing);
-                return Some(budget);
-            }
-            Target::Room | Target::All(_) | Target::Paced(..) => {}
-        }
-        let Some(new) = push.filtered(|part| repeats.first(&group, part.id)) else {
+        let Order { push, target, group, budget, taken } = order;
+        let (missing, budget) = match target {
+            Target::Keys(keys, op) => (self.keys(&push, keys, op, &group, repeats, round), Some(budget)),
+            target => (Vec::new(), self.everyone(&push, target, &group, budget, repeats, round)),
+        };
+        // Whoever asked may have given up by now; the push is on its way all the same.
+        let _asker_gone = taken.send(missing);
+        budget
+    }
+
+    /// Takes a push for a room or for all, less what was here before.
+    fn everyone(
+        &self,
+        push: &Arc<Push>,
+        target: Target,
+        group: &Arc<str>,
+        budget: Arc<OwnedSemaphorePermit>,
+        repeats: &mut Repeats,
+        round: &mut Round,
+    ) -> Option<Arc<OwnedSemaphorePermit>> {
+        let Some(new) = push.filtered(|part| repeats.first(group, part.id)) else {
             self.shared.metrics.dropped("repeat", push.messages() as u64);
             return None;
         };
@@ -264,7 +277,7 @@ impl Shard {
                 self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
                 return None;
             }
-            Target::Keys(..) => unreachable!("answered above"),
+            Target::Keys(..) => unreachable!("keys are pushed to one by one"),
         }
         Some(budget)
     }
