@@ -195,7 +195,7 @@ impl Channel {
         }
         let mut outbound = self.outbound.borrow_mut();
         let mut taken = 0;
-        if outbound.is_none() && !(self.wire.is_tls() && self.wire.owes()) {
+        if outbound.is_none() && !self.wire.owes() {
             match self.wire.try_write(&batch.bytes) {
                 Ok(count) if count == batch.bytes.len() => {
                     drop(outbound);

@@ -111,8 +111,7 @@ impl Service {
 
 /// The span of a traced call, or none.
 fn span<T>(request: &Request<T>, name: &'static str) -> tracing::Span {
-    let traceparent = request.metadata().get(runtime::trace::HEADER).and_then(|value| value.to_str().ok());
-    runtime::trace::push_span(name, traceparent)
+    runtime::trace::push_span(name, grpc::traceparent(request))
 }
 
 fn packet(proto: Proto) -> Packet {

@@ -247,7 +247,8 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
         requests.change_room(&room);
     }
     if shard.departed.borrow().get(&channel.key).is_some_and(|when| *when >= began) {
-        tokio::task::spawn_local(live::assert_again(shard.clone(), channel.clone()));
+        // Logic was told to forget this key while the session was being made: it is written once more.
+        tokio::task::spawn_local(refresh(shard.clone(), channel.clone()));
     }
     let body = if caps.any() { welcome(shard, &channel, identity.heartbeat) } else { Bytes::new() };
     channel.reply(&Packet { ver: auth.ver, op: op::AUTH_REPLY, seq: auth.seq, body });

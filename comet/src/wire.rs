@@ -51,11 +51,6 @@ impl Wire {
         Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, tls: self.tls })
     }
 
-    /// Whether writes go through TLS, which takes a frame whole.
-    pub fn is_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
     /// Registers for input.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_read_ready(context)

@@ -149,11 +149,6 @@ pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     }
 }
 
-/// Writes a session again whose key logic was told to forget while it was being made.
-pub(super) async fn assert_again(shard: Rc<Shard>, channel: Rc<Channel>) {
-    refresh(shard, channel).await;
-}
-
 /// Tells logic that a session ended. When the key is here again by then, its session is written once more.
 pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     let _counted = shard.shared.departing();
@@ -176,6 +171,6 @@ pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
         }
     }
     if let Some(channel) = shard.bucket.get(&key) {
-        assert_again(shard, channel).await;
+        refresh(shard, channel).await;
     }
 }
