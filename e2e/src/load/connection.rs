@@ -1,6 +1,7 @@
 //! One client of the farm: a socket, a place in the receivers, and the beginning of an unfinished packet.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,7 +41,24 @@ pub(super) struct Connection {
 struct Noted {
     arrivals: u64,
     entered: bool,
-    broken: bool,
+    broken: Option<Broken>,
+}
+
+/// Why nothing more can be read from a connection.
+enum Broken {
+    NoPacket,
+    /// The server's close frame, with its status code (RFC 6455 section 7.4) unless it had none.
+    Closed(Option<u16>),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPacket => f.write_str("the server sent bytes that are no packet"),
+            Self::Closed(Some(code)) => write!(f, "the server closed with code {code}"),
+            Self::Closed(None) => f.write_str("the server closed without a code"),
+        }
+    }
 }
 
 impl Connection {
@@ -81,8 +99,8 @@ impl Connection {
             }
             let mut bytes = std::mem::take(&mut self.rest);
             let noted = self.note(&mut bytes, local);
-            if noted.broken {
-                bail!("the server sent bytes that are no packet");
+            if let Some(broken) = noted.broken {
+                bail!("{broken} instead of answering the auth packet");
             }
             local.shared.count(noted.arrivals);
             if noted.entered {
@@ -121,7 +139,7 @@ impl Connection {
             if noted.arrivals > 0 {
                 local.shared.count(noted.arrivals);
             }
-            if noted.broken {
+            if noted.broken.is_some() {
                 return Poll::Ready(());
             }
         }
@@ -137,12 +155,12 @@ impl Connection {
             op::HEARTBEAT_REPLY => local.heartbeats.set(local.heartbeats.get() + 1),
             op::MESSAGE => match Message::decode(packet.body) {
                 Some(message) => noted.arrivals += u64::from(receiver.note(message.body, now, &mut tally)),
-                None => noted.broken = true,
+                None => noted.broken = Some(Broken::NoPacket),
             },
             ..=op::ERROR => {}
             _ => noted.arrivals += u64::from(receiver.note(packet.body, now, &mut tally)),
         };
-        while !noted.broken {
+        while noted.broken.is_none() {
             let used = match self.framing {
                 Framing::Tcp => match packet::decode(&bytes[at..], MAX_MESSAGE) {
                     Ok(Some((packet, used))) => {
@@ -150,23 +168,23 @@ impl Connection {
                         used
                     }
                     Ok(None) => break,
-                    Err(_) => return Noted { broken: true, ..noted },
+                    Err(_) => return Noted { broken: Some(Broken::NoPacket), ..noted },
                 },
                 Framing::WebSocket => match self.frames.next(&mut bytes[at..]) {
                     Ok(Some((event, used))) => {
                         match event {
                             frame::Event::Message(message) => match packet::decode_message(message, MAX_MESSAGE) {
                                 Ok(packet) => unpack(packet, &mut noted, &mut each),
-                                Err(_) => noted.broken = true,
+                                Err(_) => noted.broken = Some(Broken::NoPacket),
                             },
                             frame::Event::Nothing => {}
                             frame::Event::Ping(payload) => pong(&self.writer, payload),
-                            frame::Event::Close(_) => noted.broken = true,
+                            frame::Event::Close(code) => noted.broken = Some(Broken::Closed(code)),
                         }
                         used
                     }
                     Ok(None) => break,
-                    Err(_) => return Noted { broken: true, ..noted },
+                    Err(_) => return Noted { broken: Some(Broken::NoPacket), ..noted },
                 },
             };
             at += used;
@@ -200,7 +218,7 @@ fn unpack(packet: PacketRef<'_>, noted: &mut Noted, each: &mut impl FnMut(Packet
     for inner in packet::packets(packet.body) {
         match inner {
             Ok(inner) => each(inner, noted),
-            Err(_) => noted.broken = true,
+            Err(_) => noted.broken = Some(Broken::NoPacket),
         }
     }
 }
