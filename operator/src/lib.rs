@@ -1,0 +1,3 @@
+//! Keeps an `ImCluster` true.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
