@@ -259,14 +259,15 @@ async fn a_cluster_whose_owner_is_killed_dies_with_it_and_the_next_one_tidies_up
     processes.await.unwrap();
 
     let next = Cluster::start().await.unwrap();
-    assert_eq!(traces.left().unwrap(), Vec::<String>::new());
-    let traces = next.traces().unwrap();
+    assert!(!lost.state().exists());
+    let others = next.traces().unwrap();
     next.apply(WEB).await.unwrap();
     let name = next.state().to_string_lossy().rsplit('-').next().unwrap().to_owned();
 
     // Not ended, but dropped, as when a test fails.
     drop(next);
     assert_eq!(traces.left().unwrap(), Vec::<String>::new());
+    assert_eq!(others.left().unwrap(), Vec::<String>::new());
     assert_eq!(machine(&before), before);
     let kept = std::fs::read_dir(artefacts::folder().unwrap().join("cluster")).unwrap();
     let kept = kept.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().ends_with(&name)).unwrap();

@@ -9,7 +9,8 @@ use anyhow::Context;
 
 use super::Namespace;
 
-/// The identities of a cluster's folder, namespaces and cgroups. Another cluster has others.
+/// A cluster's folder, namespaces and cgroups. Look for them while no other cluster is up: the kernel uses the numbers of
+/// namespaces again.
 #[derive(Debug)]
 pub struct Traces {
     state: String,
