@@ -30,7 +30,7 @@ timeline() { # FOLDER
         [ ! -e "$1/events.json" ] || jq -r '.items[]
             | [(.eventTime // .lastTimestamp // .metadata.creationTimestamp), "event",
                "\(.involvedObject.kind)/\(.involvedObject.namespace // "")/\(.involvedObject.name)",
-               .reason, (.message | gsub("\\s+"; " "))] | @tsv' "$1/events.json"
+               .reason, (.message // "" | gsub("\\s+"; " "))] | @tsv' "$1/events.json"
         [ ! -e "$1/audit.log" ] || jq -rR 'fromjson? | select(.verb | IN("create", "update", "patch", "delete", "deletecollection"))
             | select(.objectRef.resource | IN("leases", "events", "subjectaccessreviews", "tokenreviews") | not)
             | [.requestReceivedTimestamp, .verb,
