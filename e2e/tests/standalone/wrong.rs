@@ -86,9 +86,13 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         (
             "logic",
             "",
-            &["--auth", "imcluster.auth in the file", "--push-auth", "imcluster.pushAuth in the file", "--push-tokens"],
+            &[
+                "missing: --auth trust (or IMCLUSTER_AUTH in the environment, imcluster.auth in the file); and one of",
+                "--push-auth none (or IMCLUSTER_PUSH_AUTH in the environment, imcluster.pushAuth in the file), ",
+                "--push-tokens <FILE> (or",
+            ],
         ),
-        ("logic --auth trust", "", &["--push-auth", "imcluster.pushAuth in the file", "--push-tokens"]),
+        ("logic --auth trust", "", &["missing: one of --push-auth none (or", "--push-tokens <FILE> (or"]),
         // What must fit together.
         ("comet --tls-open", "", &["--tls-open", "expected --cert-file and --key-file"]),
         (
