@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::Process;
+use runtime::{CannotListen, Process};
 use runtime::config::{ConfigError, FileKeys};
 
 #[global_allocator]
@@ -120,7 +120,7 @@ fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             Some(error) => failed(error),
             None => {
                 eprintln!("imcluster: {error:#}");
-                ExitCode::FAILURE
+                ExitCode::from(error.downcast_ref::<CannotListen>().map_or(1, CannotListen::exit_code))
             }
         },
     }

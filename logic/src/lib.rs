@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::{Process, Shutdown};
+use runtime::{CannotListen, Process, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -52,11 +52,10 @@ impl Listeners {
     /// Binds both.
     ///
     /// # Errors
-    /// When one cannot be bound; says which.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = async |flag: &str, address: &str| {
-            let wrong = || format!("--{flag} is `{address}`: expected an address that can be bound");
-            TcpListener::bind(address).await.with_context(wrong)
+    /// [`CannotListen`] when one cannot be bound.
+    pub async fn bind(config: &Config) -> Result<Self, CannotListen> {
+        let bind = async |flag: &'static str, address: &str| {
+            TcpListener::bind(address).await.map_err(|error| CannotListen::new(flag, address, error))
         };
         Ok(Self { http: bind("http-addr", &config.http_addr).await?, rpc: bind("rpc-addr", &config.rpc_addr).await? })
     }

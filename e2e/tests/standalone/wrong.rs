@@ -1,5 +1,5 @@
 //! What cannot work is refused before anything starts: exit code 64 and one line that names key, value and what was
-//! expected. And `--help` is a reference to work from.
+//! expected. A port that cannot be had now ends it with 1. And `--help` is a reference to work from.
 
 use std::process::Output;
 
@@ -124,6 +124,37 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         for part in *parts {
             assert!(told.contains(part), "{line} should name {part}: {told}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_had_ends_with_1_and_a_line_naming_setting_value_and_what_to_change() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    let port = taken.port();
+    let in_use = "address in use: end what listens there, or choose another port";
+    let cases = [
+        (
+            format!("logic --auth trust --push-auth none --http-addr {taken}"),
+            format!("--http-addr is `{taken}`: {in_use}"),
+        ),
+        (format!("comet --tcp-bind {taken}"), format!("--tcp-bind is `{taken}`: {in_use}")),
+        (format!("job --admin {taken}"), format!("--admin is `{taken}`: {in_use}")),
+        (format!("standalone --http-port {port}"), format!("--http-port is `{port}`: {in_use}")),
+        (
+            format!("standalone --http-port 0 --client-tcp-port {port}"),
+            format!("--client-tcp-port is `{port}`: {in_use}"),
+        ),
+        (
+            "standalone --bind 192.0.2.1".to_owned(),
+            "--bind is `192.0.2.1`: address not available: choose one that an interface of this machine has".to_owned(),
+        ),
+    ];
+    for (line, expected) in cases {
+        let output = run(&line, "").await;
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {told}");
+        assert_eq!(told.lines().last(), Some(&*format!("imcluster: {expected}")), "{line}: {told}");
     }
 }
 
