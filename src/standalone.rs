@@ -52,6 +52,8 @@ pub struct Config {
 
 impl FileKeys for Config {
     const KEYS: &'static [(&'static str, FileKey)] = &[];
+    /// Whoever tries this out on a desk opens no port to the network, the admin port included.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("admin", "127.0.0.1:3131")];
 }
 
 /// Runs all three until told to stop; then the clients go first, and whoever they need last.

@@ -162,7 +162,7 @@ async fn a_port_that_cannot_be_had_ends_with_1_and_a_line_naming_setting_value_a
 async fn the_help_of_every_command_is_a_reference_with_flag_variable_and_default() {
     for (line, parts) in [
         ("--help", &["standalone", "comet", "logic", "job", "bench"][..]),
-        ("standalone --help", &["--bind", "IMCLUSTER_BIND", "127.0.0.1"]),
+        ("standalone --help", &["--bind", "IMCLUSTER_BIND", "127.0.0.1", "[default: 127.0.0.1:3131]"]),
         ("comet --help", &["--handshake-timeout", "IMCLUSTER_HANDSHAKE_TIMEOUT", "[default: 5s]", "[env: REGION"]),
         ("logic --help", &["--auth", "trust", "--push-tokens", "IMCLUSTER_PUSH_TOKENS"]),
         ("job --help", &["--batch-window", "IMCLUSTER_BATCH_WINDOW", "[default: 20ms]"]),

@@ -187,6 +187,31 @@ fn a_missing_setting_names_flag_variable_and_file_key() {
 }
 
 #[derive(clap::Args, Debug)]
+struct OnADesk {}
+
+impl FileKeys for OnADesk {
+    const KEYS: &'static [(&'static str, FileKey)] = &[];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("admin", "127.0.0.1:3131")];
+}
+
+#[test]
+fn a_default_of_the_process_can_be_another_one_for_a_command_and_everything_given_wins_over_it() {
+    let given = Given::file("[imcluster]\nadmin = \"127.0.0.1:4\"\n");
+    let load = |line: &str, env: &[(&str, &str)]| {
+        let variable =
+            |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value));
+        load::<OnADesk>("standalone", "All", line.split_whitespace().map(OsString::from), &variable)
+    };
+    let admin = |line: &str, env: &[(&str, &str)]| load(line, env).unwrap().process.admin.to_string();
+    assert_eq!(load_line("--auth trust", &[]).unwrap().process.admin.to_string(), "0.0.0.0:3131");
+    assert_eq!(admin("", &[]), "127.0.0.1:3131");
+    assert_eq!(admin(&format!("--config {}", given.path()), &[]), "127.0.0.1:4");
+    assert_eq!(admin("", &[("IMCLUSTER_ADMIN", "127.0.0.1:5")]), "127.0.0.1:5");
+    assert_eq!(admin("--admin 127.0.0.1:6", &[]), "127.0.0.1:6");
+    assert!(load("--help", &[]).unwrap_err().to_string().contains("[default: 127.0.0.1:3131]"));
+}
+
+#[derive(clap::Args, Debug)]
 struct Choice {
     #[arg(long, value_parser = ["trust", "ask"])]
     auth: String,
