@@ -104,6 +104,11 @@ pub async fn run(
     if let Some(tokens) = tokens.clone() {
         followers.spawn(tokens.follow());
     }
+    followers.spawn({
+        let readiness = process.readiness.clone();
+        let places = [("kafka", config.kafka.brokers.join(",")), ("redis", config.redis.addr.join(","))];
+        async move { readiness.tell(&places).await }
+    });
     let service = grpc_service(&config, &store, &queue, online.clone(), nodes.clone(), &process, &stop);
     let api = Arc::new(http::Api {
         pusher: Pusher::new(store, queue.clone()),
