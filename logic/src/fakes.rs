@@ -128,7 +128,7 @@ pub struct FakeQueue {
 impl FakeQueue {
     /// Every record so far.
     pub fn pushed(&self) -> Vec<PushMsg> {
-        self.records.lock().iter().map(|record| PushMsg::decode(record.value.clone()).unwrap()).collect()
+        self.records.lock().iter().map(|record| PushMsg::decode(record.value().clone()).unwrap()).collect()
     }
 }
 
@@ -143,7 +143,7 @@ impl PushQueue for FakeQueue {
         if !mood.act().await {
             return Err(QueueError::Unavailable("all brokers are down".to_owned()));
         }
-        let partition = proto::push::partition(&record.key, 9);
+        let partition = proto::push::partition(record.key(), 9);
         let mut records = self.records.lock();
         records.push(record);
         Ok((partition, records.len() as u64))
