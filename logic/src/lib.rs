@@ -170,12 +170,9 @@ fn grpc_service(
     process: &Process,
     stop: &Shutdown,
 ) -> grpc::Service {
-    let auth = match config.auth {
-        config::Auth::Trust => session::Auth::Trust,
-    };
     let counts = SessionMetrics::new(&process.metrics);
     grpc::Service {
-        sessions: Sessions::new(config.session.clone(), auth, store.clone(), queue.clone(), counts),
+        sessions: Sessions::new(config.session.clone(), config.auth, store.clone(), queue.clone(), counts),
         store: store.clone(),
         online,
         receive: receive::Receive::start(&config.receive, &process.metrics, stop.clone()),

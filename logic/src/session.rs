@@ -69,7 +69,7 @@ pub enum Policy {
 }
 
 /// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Auth {
     /// They are whoever their token says, as in goim.
     Trust,
