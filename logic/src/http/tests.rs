@@ -17,11 +17,12 @@ use tokio::task::JoinHandle;
 use self::client::Answer;
 use super::*;
 use crate::config::Config;
-use crate::fakes::{FakeQueue, FakeStore, pair};
+use crate::fakes::{FakeQueue, pair};
 use crate::metrics::HttpMetrics;
 use crate::nodes::Nodes;
 use crate::online::Online;
 use crate::push::Pusher;
+use crate::store::memory::MemoryStore;
 use crate::tokens::Tokens;
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -33,10 +34,10 @@ struct Program {
     config: Config,
 }
 
-/// The API on a port of its own, over fakes.
+/// The API on a port of its own, over the store in memory and a queue that is told what to do.
 struct Site {
     address: SocketAddr,
-    store: Arc<FakeStore>,
+    store: Arc<MemoryStore>,
     queue: Arc<FakeQueue>,
     online: Online,
     api: Arc<Api>,

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::fakes::{FakeQueue, FakeStore, Mood, pair};
+use crate::fakes::{FakeQueue, Mood, pair};
+use crate::store::memory::MemoryStore;
 
-fn pusher() -> (Pusher, Arc<FakeStore>, Arc<FakeQueue>) {
+fn pusher() -> (Pusher, Arc<MemoryStore>, Arc<FakeQueue>) {
     let (store, queue) = pair();
     (Pusher::new(store.clone(), queue.clone()), store, queue)
 }
@@ -169,6 +170,6 @@ async fn a_store_or_a_queue_that_is_away_is_an_error() {
     *queue.mood.lock() = Mood::Away;
     let error = pusher.keys(1, strings(["k"]), "m".into(), &none).await.unwrap_err();
     assert_eq!(error.to_string(), "push queue: all brokers are down");
-    *store.mood.lock() = Mood::Away;
+    store.set_away(true);
     assert!(matches!(pusher.mids(1, &[1], "m".into(), &none).await, Err(PushError::Store(_))));
 }
