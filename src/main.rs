@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::{CannotListen, Process};
 use runtime::config::{ConfigError, FileKeys};
+use runtime::{CannotListen, Process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

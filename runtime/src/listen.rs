@@ -73,11 +73,7 @@ mod tests {
     fn a_port_that_cannot_be_had_is_one_line_with_setting_value_and_what_to_change() {
         for (kind, text, code) in [
             (ErrorKind::AddrInUse, "address in use: end what listens there, or choose another port", 1),
-            (
-                ErrorKind::AddrNotAvailable,
-                "address not available: choose one that an interface of this machine has",
-                1,
-            ),
+            (ErrorKind::AddrNotAvailable, "address not available: choose one that an interface of this machine has", 1),
             (
                 ErrorKind::PermissionDenied,
                 "permission denied: choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE",

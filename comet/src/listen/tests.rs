@@ -35,7 +35,8 @@ fn a_port_that_another_comet_has_is_refused_by_name() {
     let first = Listeners::bind(&for_tests()).unwrap();
     let taken = first.address(ListenerKind::WebSocket).unwrap();
     let error = Listeners::bind(&Config { websocket_bind: vec![taken.into()], ..for_tests() }).unwrap_err();
-    let expected = format!("--websocket-bind is `{taken}`: address in use: end what listens there, or choose another port");
+    let expected =
+        format!("--websocket-bind is `{taken}`: address in use: end what listens there, or choose another port");
     assert_eq!((error.to_string(), error.exit_code()), (expected, 1));
 }
 

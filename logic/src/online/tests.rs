@@ -23,7 +23,8 @@ impl Drop for Running {
 
 impl Running {
     fn start() -> Self {
-        let running = Self { store: Arc::new(MemoryStore::new()), online: Online::default(), shutdown: Shutdown::new() };
+        let running =
+            Self { store: Arc::new(MemoryStore::new()), online: Online::default(), shutdown: Shutdown::new() };
         let (online, shutdown) = (running.online.clone(), running.shutdown.clone());
         tokio::spawn(follow(online, running.store.clone(), Intervals::default(), shutdown));
         running
