@@ -6,8 +6,8 @@ use std::time::Duration;
 use proto::kafka::KafkaConfig;
 use runtime::config::{ConfigError, FileKey, FileKeys};
 use runtime::duration;
+use runtime::proxies::Network;
 
-use crate::http::Network;
 use crate::queue;
 use crate::receive::ReceiveConfig;
 use crate::session::{Auth, SessionConfig};

@@ -26,6 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
+use runtime::proxies::TrustedProxies;
 use runtime::{CannotListen, Process, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -118,6 +119,7 @@ pub async fn run(
         deploy_env: config.deploy_env,
         metrics: metrics::HttpMetrics::register(&process.metrics),
         slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
+        trusted: TrustedProxies::new(&config.http.trusted_proxies),
         limits: config.http,
     });
     let within = config.drain_deadline;

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use proto::logic::CometInfo;
+use runtime::proxies::TrustedProxies;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -63,6 +64,7 @@ impl Site {
             deploy_env: config.deploy_env.clone(),
             metrics: HttpMetrics::register(&runtime::Metrics::default()),
             slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
+            trusted: TrustedProxies::new(&config.http.trusted_proxies),
             limits: config.http,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
