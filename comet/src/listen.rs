@@ -9,7 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use runtime::CannotListen;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -37,7 +37,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When a port is taken or may not be used; says which.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config) -> Result<Self, CannotListen> {
         let none: &[Bind] = &[];
         let (web_socket_tls, tcp_tls) = match config.tls_open {
             true => (&config.ws_tls_bind[..], &config.tcp_tls_bind[..]),
@@ -53,15 +53,16 @@ impl Listeners {
         let mut bound = Vec::new();
         for (bind, kind) in wanted.into_iter().flat_map(|(binds, kind)| binds.iter().map(move |bind| (*bind, kind))) {
             let (sockets, address) = bind_shared(bind, shards.len(), config)
-                .with_context(|| format!("cannot listen on {} for {}", shown(bind), kind.label()))?;
+                .map_err(|error| CannotListen::new(flag(kind), shown(bind), error))?;
             bound.push((address, kind));
             for (shard, socket) in shards.iter_mut().zip(sockets) {
                 shard.push((socket, kind));
             }
         }
-        let grpc = bind_alone(config.grpc_bind)
-            .with_context(|| format!("cannot listen on {} for gRPC", shown(config.grpc_bind)))?;
-        Ok(Self { shards, bound, grpc_address: grpc.local_addr()?, grpc })
+        let (grpc, grpc_address) = bind_alone(config.grpc_bind)
+            .and_then(|grpc| grpc.local_addr().map(|address| (grpc, address)))
+            .map_err(|error| CannotListen::new("grpc-bind", shown(config.grpc_bind), error))?;
+        Ok(Self { shards, bound, grpc, grpc_address })
     }
 
     /// How many shards the client ports were bound for.
@@ -87,6 +88,16 @@ impl Listeners {
     /// Each shard's sockets, non-blocking, and the gRPC socket.
     pub fn into_parts(self) -> (Vec<Vec<(StdListener, ListenerKind)>>, StdListener) {
         (self.shards, self.grpc)
+    }
+}
+
+/// The setting that a kind's ports come from.
+fn flag(kind: ListenerKind) -> &'static str {
+    match kind {
+        ListenerKind::Tcp => "tcp-bind",
+        ListenerKind::TcpTls => "tcp-tls-bind",
+        ListenerKind::WebSocket => "websocket-bind",
+        ListenerKind::WebSocketTls => "ws-tls-bind",
     }
 }
 

@@ -7,7 +7,9 @@
 pub mod admin;
 pub mod config;
 pub mod duration;
+pub mod listen;
 pub mod metrics;
+pub mod proxies;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
@@ -16,6 +18,7 @@ pub mod trace;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use listen::CannotListen;
 pub use metrics::Metrics;
 pub use readiness::{Condition, Readiness};
 pub use shutdown::Shutdown;
@@ -61,7 +64,7 @@ impl Process {
     /// Installs telemetry, listens for signals and serves the admin port.
     ///
     /// # Errors
-    /// When the admin port cannot be bound or the exporter cannot be built.
+    /// [`CannotListen`] when the admin port cannot be bound; when the exporter cannot be built.
     pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
         let mut process = Self { telemetry: telemetry::install(config)?, ..Self::quiet() };
         shutdown::on_signals(process.shutdown.clone())?;
