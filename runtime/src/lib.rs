@@ -11,6 +11,7 @@ pub mod listen;
 pub mod metrics;
 pub mod proxies;
 pub mod readiness;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
