@@ -186,7 +186,9 @@ pub enum Origin {
 pub struct Flow {
     /// Whose port it is.
     pub to: Component,
-    /// The port in the pod.
+    /// The port's name in the pod.
+    pub name: &'static str,
+    /// Its number, unless the cluster's listeners say another.
     pub port: u16,
     /// Who may open it; nobody else.
     pub from: &'static [Origin],
@@ -198,22 +200,28 @@ const WATCHERS: &[Origin] = &[Origin::Operator, Origin::Monitoring];
 /// Every connection that a cluster needs from pod to pod or from outside. What is not in it is not let through. The
 /// kubelet's probes come from the node and need no line.
 pub const FLOWS: &[Flow] = &[
-    Flow { to: Component::Comet, port: TCP, from: ANYONE },
-    Flow { to: Component::Comet, port: WEBSOCKET, from: ANYONE },
-    Flow { to: Component::Comet, port: WEBSOCKET_TLS, from: ANYONE },
-    Flow { to: Component::Comet, port: TCP_TLS, from: ANYONE },
+    Flow { to: Component::Comet, name: port_name::TCP, port: TCP, from: ANYONE },
+    Flow { to: Component::Comet, name: port_name::WEBSOCKET, port: WEBSOCKET, from: ANYONE },
+    Flow { to: Component::Comet, name: port_name::WEBSOCKET_TLS, port: WEBSOCKET_TLS, from: ANYONE },
+    Flow { to: Component::Comet, name: port_name::TCP_TLS, port: TCP_TLS, from: ANYONE },
     Flow {
         to: Component::Comet,
+        name: port_name::GRPC,
         port: COMET_GRPC,
         from: &[Origin::Pods(Component::Job), Origin::Pods(Component::Logic)],
     },
-    Flow { to: Component::Comet, port: ADMIN, from: WATCHERS },
-    Flow { to: Component::Logic, port: LOGIC_HTTP, from: ANYONE },
-    Flow { to: Component::Logic, port: LOGIC_GRPC, from: &[Origin::Pods(Component::Comet)] },
-    Flow { to: Component::Logic, port: ADMIN, from: WATCHERS },
-    Flow { to: Component::Job, port: ADMIN, from: WATCHERS },
-    Flow { to: Component::Kafka, port: KAFKA, from: &[Origin::Pods(Component::Logic), Origin::Pods(Component::Job)] },
-    Flow { to: Component::Redis, port: REDIS, from: &[Origin::Pods(Component::Logic)] },
+    Flow { to: Component::Comet, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
+    Flow { to: Component::Logic, name: port_name::HTTP, port: LOGIC_HTTP, from: ANYONE },
+    Flow { to: Component::Logic, name: port_name::GRPC, port: LOGIC_GRPC, from: &[Origin::Pods(Component::Comet)] },
+    Flow { to: Component::Logic, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
+    Flow { to: Component::Job, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
+    Flow {
+        to: Component::Kafka,
+        name: port_name::KAFKA,
+        port: KAFKA,
+        from: &[Origin::Pods(Component::Logic), Origin::Pods(Component::Job)],
+    },
+    Flow { to: Component::Redis, name: port_name::REDIS, port: REDIS, from: &[Origin::Pods(Component::Logic)] },
 ];
 
 #[cfg(test)]
