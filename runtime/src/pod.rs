@@ -2,8 +2,10 @@
 //!
 //! Nothing here does anything; what two crates must agree on stands here once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Environment variable that holds the pod's name (downward API).
@@ -130,6 +132,27 @@ pub fn live_hash(content: &[u8]) -> String {
     Sha256::digest(content).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What logic reads in [`TOPOLOGY_FILE`]; read again when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Topology {
+    /// Servers that run the newest revision while a roll goes on: told to clients first. Empty otherwise.
+    pub updated: Vec<String>,
+    /// Zone, as nodes are labelled with it → what comets there are to clients.
+    pub zones: BTreeMap<String, Zone>,
+}
+
+/// One zone of a [`Topology`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its region; clients of the same region are sent there first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The share of new clients of each comet there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+}
+
 /// Who runs in a pod of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
@@ -238,6 +261,16 @@ mod tests {
     fn a_live_hash_is_what_sha256sum_begins_with() {
         assert_eq!(live_hash(b""), "e3b0c44298");
         assert_eq!(live_hash(b"test"), "9f86d08188");
+    }
+
+    #[test]
+    fn a_topology_is_read_as_it_was_written() {
+        let zone = Zone { region: Some("bj".into()), weight: Some(10) };
+        let topology = Topology { updated: vec!["prod-comet-1.1f0c2d3e".into()], zones: [("a".into(), zone)].into() };
+        let text = toml::to_string(&topology).unwrap();
+        assert_eq!(text, "updated = [\"prod-comet-1.1f0c2d3e\"]\n\n[zones.a]\nregion = \"bj\"\nweight = 10\n");
+        assert_eq!(toml::from_str::<Topology>(&text).unwrap(), topology);
+        assert_eq!(toml::from_str::<Topology>("").unwrap(), Topology::default());
     }
 
     #[test]
