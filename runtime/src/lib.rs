@@ -9,6 +9,7 @@ pub mod config;
 pub mod duration;
 pub mod listen;
 pub mod metrics;
+pub mod pod;
 pub mod proxies;
 pub mod readiness;
 pub mod settings;
