@@ -23,8 +23,6 @@ pub struct Cluster {
     pub auth: &'static str,
     /// The Secret of those who may push.
     pub push_token: PushToken,
-    /// The Secret with the certificate between our pods.
-    pub internal_tls: Option<String>,
     /// Where push records are.
     pub kafka: Kafka,
     /// Where sessions are.
