@@ -57,8 +57,8 @@ pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
 pub(super) fn client_ports(cluster: &Cluster) -> Vec<(&'static str, u16)> {
     let comet = &cluster.comet;
     let mut ports = vec![(port_name::TCP, comet.tcp_port), (port_name::WEBSOCKET, comet.websocket_port)];
-    if comet.tls.is_some() {
-        ports.extend([(port_name::WEBSOCKET_TLS, pod::WEBSOCKET_TLS), (port_name::TCP_TLS, pod::TCP_TLS)]);
+    if let Some(tls) = &comet.tls {
+        ports.extend([(port_name::WEBSOCKET_TLS, tls.websocket_port), (port_name::TCP_TLS, tls.tcp_port)]);
     }
     ports
 }
@@ -92,7 +92,7 @@ fn public(place: Place<'_>) -> Vec<Child> {
         Exposure::PerPod { service, .. } => {
             let count = comet.workload.replicas.max(place.facts.comet_replicas);
             let each = (0..count).map(|ordinal| for_one(place, *service, ordinal));
-            each.chain(comet.is_routed.then(|| for_all(place, ServiceType::ClusterIp))).collect()
+            each.chain(place.cluster.is_routed().then(|| for_all(place, ServiceType::ClusterIp))).collect()
         }
     }
 }

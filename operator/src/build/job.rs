@@ -31,7 +31,7 @@ fn deployment(place: Place<'_>, zone: Option<&str>) -> Child {
         selector.insert(ZONE_LABEL.to_owned(), zone.to_owned());
         at(&mut template, cluster, zone);
     }
-    let mut spec = shared::deployment_spec(cluster, Component::Job);
+    let mut spec = shared::deployment_spec(cluster);
     spec["replicas"] = json!(cluster.job.workload.replicas);
     spec["selector"] = json!({"matchLabels": selector});
     spec["template"] = template;

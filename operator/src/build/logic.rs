@@ -14,7 +14,7 @@ const API: &str = "/goim";
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
     let place = Place::new(cluster, facts, Stage::Shared, Component::Logic);
     children.extend([service(place), headless(place)]);
-    children.extend(cluster.logic.ingress.iter().map(|asked| ingress(place, asked)));
+    children.extend(ingresses(place));
     if facts.has_http_route {
         children.extend(cluster.logic.http_route.iter().map(|asked| http_route(place, asked)));
     }
@@ -27,7 +27,7 @@ pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>)
 fn deployment(place: Place<'_>) -> Child {
     let cluster = place.cluster;
     let logic = &cluster.logic;
-    let mut spec = shared::deployment_spec(cluster, Component::Logic);
+    let mut spec = shared::deployment_spec(cluster);
     spec["selector"] = json!({"matchLabels": selector(cluster, Component::Logic)});
     spec["template"] = template(cluster, &shape(cluster));
     if logic.autoscaling.is_none() {
@@ -85,17 +85,26 @@ fn headless(place: Place<'_>) -> Child {
     )
 }
 
-/// One Ingress for both, as a host name can lead to one load balancer only.
-fn ingress(place: Place<'_>, asked: &Ingress) -> Child {
+/// One Ingress for both when they are to look alike, as a host name can lead to one load balancer only.
+fn ingresses(place: Place<'_>) -> Vec<Child> {
     let cluster = place.cluster;
-    let backend = |service: &str, port: &str| json!({"service": {"name": service, "port": {"name": port}}});
-    let logic = child_name(cluster, Component::Logic);
-    let mut paths = vec![json!({"path": API, "pathType": "Prefix", "backend": backend(&logic, port_name::HTTP)})];
-    if cluster.comet.is_routed {
-        let comet = comet::public_name(cluster);
-        let path = &cluster.comet.websocket_path;
-        paths.push(json!({"path": path, "pathType": "Exact", "backend": backend(&comet, port_name::WEBSOCKET)}));
+    let path = |path: &str, kind: &str, service: String, port: &str| {
+        let backend = json!({"service": {"name": service, "port": {"name": port}}});
+        json!({"path": path, "pathType": kind, "backend": backend})
+    };
+    let api = path(API, "Prefix", child_name(cluster, Component::Logic), port_name::HTTP);
+    let clients = path(pod::WEBSOCKET_PATH, "Exact", comet::public_name(cluster), port_name::WEBSOCKET);
+    let comet = Place { component: Some(Component::Comet), ..place };
+    match (&cluster.logic.ingress, &cluster.comet.ingress) {
+        (Some(both), Some(same)) if both == same => vec![ingress(place, both, vec![api, clients])],
+        (logic, other) => {
+            let logic = logic.iter().map(|asked| ingress(place, asked, vec![api.clone()]));
+            logic.chain(other.iter().map(|asked| ingress(comet, asked, vec![clients.clone()]))).collect()
+        }
     }
+}
+
+fn ingress(place: Place<'_>, asked: &Ingress, paths: Vec<Value>) -> Child {
     let mut spec = json!({"rules": [{"host": asked.host, "http": {"paths": paths}}]});
     if let Some(class) = &asked.class {
         spec["ingressClassName"] = json!(class);
@@ -103,13 +112,9 @@ fn ingress(place: Place<'_>, asked: &Ingress) -> Child {
     if let Some(secret) = &asked.tls_secret {
         spec["tls"] = json!([{"hosts": [asked.host], "secretName": secret}]);
     }
-    place.annotated(
-        "networking.k8s.io/v1",
-        "Ingress",
-        &cluster.name,
-        Some(asked.annotations.clone()),
-        json!({"spec": spec}),
-    )
+    let name = child_name(place.cluster, place.component.unwrap_or(Component::Logic));
+    let annotations = Some(asked.annotations.clone());
+    place.annotated("networking.k8s.io/v1", "Ingress", &name, annotations, json!({"spec": spec}))
 }
 
 fn http_route(place: Place<'_>, asked: &HttpRoute) -> Child {
@@ -121,15 +126,12 @@ fn http_route(place: Place<'_>, asked: &HttpRoute) -> Child {
         })
     };
     let mut rules = vec![rule("PathPrefix", API, child_name(cluster, Component::Logic), pod::LOGIC_HTTP)];
-    if cluster.comet.is_routed {
-        let (path, port) = (&cluster.comet.websocket_path, cluster.comet.websocket_port);
-        rules.push(rule("Exact", path, comet::public_name(cluster), port));
-    }
+    rules.push(rule("Exact", pod::WEBSOCKET_PATH, comet::public_name(cluster), cluster.comet.websocket_port));
     let mut spec = json!({"parentRefs": asked.parents, "rules": rules});
     if !asked.hostnames.is_empty() {
         spec["hostnames"] = json!(asked.hostnames);
     }
-    place.child("gateway.networking.k8s.io/v1", "HTTPRoute", &cluster.name, json!({"spec": spec}))
+    place.child("gateway.networking.k8s.io/v1", "HTTPRoute", &child_name(cluster, Component::Logic), json!({"spec": spec}))
 }
 
 fn autoscaler(place: Place<'_>, asked: Autoscaling) -> Child {
