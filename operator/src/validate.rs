@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 pub use cluster::*;
 use runtime::pod::{self, Component};
+pub(crate) use settings::{CLIENT_TLS, LOGIC_PEERS, PUSH_TOKENS};
 
 use crate::crd::{ImCluster, ImClusterSpec, ManageTopic, RedisMode};
 
@@ -117,10 +118,8 @@ fn supported(wanted: &str, own: &str) -> Result<(), Invalid> {
     if version == (major, minor) || before.is_some_and(|before| version == (major, before)) {
         return Ok(());
     }
-    let known = before.map_or_else(
-        || format!("{major}.{minor}.x"),
-        |before| format!("{major}.{minor}.x and {major}.{before}.x"),
-    );
+    let known = before
+        .map_or_else(|| format!("{major}.{minor}.x"), |before| format!("{major}.{minor}.x and {major}.{before}.x"));
     Err(refused(format!("the operator {own} runs {known}; set one of those or upgrade the operator first")))
 }
 
@@ -205,10 +204,7 @@ fn redis(spec: &ImClusterSpec, name: &str, namespace: &str) -> Result<Redis, Inv
                 is_cluster: external.mode == RedisMode::Cluster,
                 sentinel_master: external.master_name.clone().filter(|_| external.mode == RedisMode::Sentinel),
                 database: (external.database != 0).then_some(external.database),
-                tls: external
-                    .tls
-                    .as_ref()
-                    .map(|tls| ClientTls { ca: name(&tls.ca_secret_ref), certificate: None }),
+                tls: external.tls.as_ref().map(|tls| ClientTls { ca: name(&tls.ca_secret_ref), certificate: None }),
                 credentials: name(&external.credentials_secret_ref),
                 sentinel_credentials: name(&external.sentinel_credentials_secret_ref),
                 prefix,

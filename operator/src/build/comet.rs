@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 use super::meta::{Place, child_name, selector, service_port};
 use super::pod::{Mount, Shape, template};
 use super::{Child, Facts, Stage};
-use crate::validate::{Cluster, Exposure, ServiceType};
-
-/// Where the kubelet puts the certificate for clients.
-pub(super) const TLS: &str = "tls";
+use crate::validate::{CLIENT_TLS, Cluster, Exposure, ServiceType};
 
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
     let shared = Place::new(cluster, facts, Stage::Shared, Component::Comet);
@@ -49,7 +46,7 @@ pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
         }
         Exposure::PerPod { domain: None, .. } | Exposure::Shared(_) => Vec::new(),
     };
-    let tls = comet.tls.iter().map(|tls| Mount::secret(TLS, &tls.secret, &["tls.crt", "tls.key"]));
+    let tls = comet.tls.iter().map(|tls| Mount::secret(CLIENT_TLS, &tls.secret, &["tls.crt", "tls.key"]));
     Shape { workload: &comet.workload, ports, env, mounts: tls.collect(), has_token: false }
 }
 

@@ -54,9 +54,7 @@ struct Server {
 
 /// What its pod's annotation says: a change of settings or template restarts it.
 pub(super) fn restart_hash(cluster: &Cluster, component: Component) -> String {
-    let hash = |server: &Server| {
-        short_hash(&[server.settings.as_bytes(), server.containers.to_string().as_bytes()])
-    };
+    let hash = |server: &Server| short_hash(&[server.settings.as_bytes(), server.containers.to_string().as_bytes()]);
     let dev = match component {
         Component::Kafka => cluster.kafka.dev.as_ref().map(|dev| hash(&kafka(cluster, dev))),
         _ => cluster.redis.dev.as_ref().map(|dev| hash(&redis(dev))),

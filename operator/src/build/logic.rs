@@ -1,12 +1,12 @@
 //! logic: a Deployment, its Services, the ways in from outside, and the autoscaler when asked.
 
-use runtime::pod::{self, Component, TOKENS_FILE, port_name};
+use runtime::pod::{self, Component, port_name};
 use serde_json::{Value, json};
 
 use super::meta::{Place, child_name, selector, service_port};
 use super::pod::{Mount, Shape, template};
 use super::{Child, Facts, Stage, comet, config, shared};
-use crate::validate::{Autoscaling, Cluster, HttpRoute, Ingress};
+use crate::validate::{Autoscaling, Cluster, HttpRoute, Ingress, LOGIC_PEERS};
 
 /// What the API's paths begin with.
 const API: &str = "/goim";
@@ -47,11 +47,6 @@ pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
     Shape { workload: &cluster.logic.workload, ports, env: Vec::new(), mounts, has_token: true }
 }
 
-/// Where logic reads the push tokens.
-pub(super) fn tokens_file() -> String {
-    format!("{}/{TOKENS_FILE}", pod::secret_dir("push"))
-}
-
 fn service(place: Place<'_>) -> Child {
     let cluster = place.cluster;
     place.child(
@@ -68,7 +63,7 @@ fn service(place: Place<'_>) -> Child {
 
 /// The Service whose name has every ready logic for an address.
 pub(super) fn headless_name(cluster: &Cluster) -> String {
-    format!("{}-headless", child_name(cluster, Component::Logic))
+    format!("{}-{LOGIC_PEERS}", cluster.name)
 }
 
 fn headless(place: Place<'_>) -> Child {
@@ -131,7 +126,12 @@ fn http_route(place: Place<'_>, asked: &HttpRoute) -> Child {
     if !asked.hostnames.is_empty() {
         spec["hostnames"] = json!(asked.hostnames);
     }
-    place.child("gateway.networking.k8s.io/v1", "HTTPRoute", &child_name(cluster, Component::Logic), json!({"spec": spec}))
+    place.child(
+        "gateway.networking.k8s.io/v1",
+        "HTTPRoute",
+        &child_name(cluster, Component::Logic),
+        json!({"spec": spec}),
+    )
 }
 
 fn autoscaler(place: Place<'_>, asked: Autoscaling) -> Child {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{config, meta};
-use crate::validate::{Cluster, Workload};
+use crate::validate::{Cluster, PUSH_TOKENS, Workload};
 
 /// Whom our image and its files belong to.
 const USER: i64 = 65532;
@@ -53,7 +53,7 @@ impl Mount {
     pub(super) fn push_tokens(secret: &str) -> Self {
         let items = json!([{"key": pod::TOKENS_FILE, "path": pod::TOKENS_FILE}]);
         let source = json!({"secret": {"secretName": secret, "items": items, "optional": true}});
-        Self { name: "push".to_owned(), path: pod::secret_dir("push"), source }
+        Self { name: PUSH_TOKENS.to_owned(), path: pod::secret_dir(PUSH_TOKENS), source }
     }
 
     /// A ConfigMap as a folder, whole.
@@ -62,11 +62,9 @@ impl Mount {
     }
 
     fn of_the_pod() -> Self {
-        let field = |path: &str, field: &str| json!({"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": field}});
-        let items = [
-            field(pod::ANNOTATIONS_FILE, "metadata.annotations"),
-            field(pod::LABELS_FILE, "metadata.labels"),
-        ];
+        let field =
+            |path: &str, field: &str| json!({"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": field}});
+        let items = [field(pod::ANNOTATIONS_FILE, "metadata.annotations"), field(pod::LABELS_FILE, "metadata.labels")];
         let source = json!({"downwardAPI": {"items": items}});
         Self { name: "pod".to_owned(), path: pod::POD_DIR.to_owned(), source }
     }
@@ -140,9 +138,7 @@ fn ours(cluster: &Cluster, shape: &Shape<'_>, hash: &str) -> PodTemplateSpec {
 fn container(cluster: &Cluster, shape: &Shape<'_>, mounts: &[Mount]) -> Value {
     let component = shape.workload.component;
     let config = format!("{}/{}", pod::CONFIG_DIR, component.config_file());
-    let field = |(name, path): (&str, &str)| {
-        json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
-    };
+    let field = |(name, path): (&str, &str)| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     let env: Vec<Value> = pod::ENV.map(field).into_iter().chain(shape.env.iter().cloned()).collect();
     let ports: Vec<Value> = shape
         .ports
@@ -239,9 +235,10 @@ fn protect(merged: &mut PodTemplateSpec, ours: PodTemplateSpec) {
         return;
     };
     protect_pod(spec, &ours);
-    if let (Some(container), Some(ours)) =
-        (spec.containers.iter_mut().find(|container| container.name == ours.containers[0].name), ours.containers.first())
-    {
+    if let (Some(container), Some(ours)) = (
+        spec.containers.iter_mut().find(|container| container.name == ours.containers[0].name),
+        ours.containers.first(),
+    ) {
         protect_container(container, ours);
     }
 }

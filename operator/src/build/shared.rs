@@ -145,9 +145,7 @@ pub fn push_token_secret(cluster: &Cluster, facts: &Facts, token: &str) -> Secre
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        string_data: Some(
-            [(pod::TOKEN_KEY.to_owned(), token.to_owned()), (pod::TOKENS_FILE.to_owned(), file)].into(),
-        ),
+        string_data: Some([(pod::TOKEN_KEY.to_owned(), token.to_owned()), (pod::TOKENS_FILE.to_owned(), file)].into()),
         ..Secret::default()
     }
 }

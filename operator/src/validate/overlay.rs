@@ -95,7 +95,8 @@ pub(super) fn settings(
                 for (key, value) in given {
                     let name = plain(&key);
                     if reserved.contains(&name) {
-                        let why = "is decided by the cluster, the spec has a field for what can be chosen: leave it out";
+                        let why =
+                            "is decided by the cluster, the spec has a field for what can be chosen: leave it out";
                         return Err(Invalid::spec(format!("{field}.imcluster.{key}"), why));
                     }
                     ours.retain(|known, _| plain(known) != name);
@@ -122,6 +123,6 @@ fn given(field: &str, overrides: Option<&Value>) -> Result<toml::Table, Invalid>
 }
 
 /// As the services compare names of settings.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     name.replace(['-', '_', '.'], "").to_ascii_lowercase()
 }

@@ -67,7 +67,10 @@ fn table(settings: &impl Serialize) -> Table {
 }
 
 fn port(field: &str, number: i32) -> Result<u16, Invalid> {
-    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| Invalid::spec(field, "expected a port, 1 to 65535"))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| Invalid::spec(field, "expected a port, 1 to 65535"))
 }
 
 pub(super) fn comet(whole: &Whole<'_>) -> Result<Comet, Invalid> {
@@ -178,7 +181,8 @@ fn logic_ingress(whole: &Whole<'_>) -> Result<Option<Ingress>, Invalid> {
         return Ok(None);
     };
     let host = asked.host.clone();
-    let host = host.ok_or_else(|| Invalid::spec("spec.logic.ingress.host", "expected a name such as im.example.com"))?;
+    let host =
+        host.ok_or_else(|| Invalid::spec("spec.logic.ingress.host", "expected a name such as im.example.com"))?;
     Ok(Some(Ingress {
         class: asked.class_name.clone(),
         host,
@@ -224,7 +228,10 @@ pub(super) fn job(whole: &Whole<'_>) -> Result<Job, Invalid> {
             return Err(Invalid::spec("spec.comet.zones", "expected the zones, as spec.job.mode is PerZone"));
         }
         if let Some(zone) = zones.iter().find(|zone| !fits(zone, &whole.name)) {
-            let why = format!("`{zone}` names a Deployment with spec.job.mode PerZone: expected lower-case letters, digits and -, and no more than 63 characters with `{}-job-` before it", whole.name);
+            let why = format!(
+                "`{zone}` names a Deployment with spec.job.mode PerZone: expected lower-case letters, digits and -, and no more than 63 characters with `{}-job-` before it",
+                whole.name
+            );
             return Err(Invalid::spec("spec.comet.zones", why));
         }
     }
@@ -240,8 +247,8 @@ pub(super) fn job(whole: &Whole<'_>) -> Result<Job, Invalid> {
         fixed: table(&config.fixed),
         live: table(&config.live),
     };
-    let workload = common
-        .workload(|field, file| Ok((settings::seconds_of(field, file, "flush", JOB_FLUSH)? + MARGIN).max(30)))?;
+    let workload =
+        common.workload(|field, file| Ok((settings::seconds_of(field, file, "flush", JOB_FLUSH)? + MARGIN).max(30)))?;
     Ok(Job { workload, group: whole.group.clone(), zones })
 }
 

@@ -5,8 +5,15 @@ use runtime::duration;
 use runtime::pod::{self, Component};
 use toml::{Table, Value};
 
-use super::{ClientTls, Cluster, Comet, Invalid, Kafka, Redis, Whole};
+use super::{ClientTls, Comet, Invalid, Kafka, Redis, Whole, overlay};
 use crate::crd::Drain;
+
+/// The name, after the cluster's, of the Service that has every ready logic for an address.
+pub(crate) const LOGIC_PEERS: &str = "logic-headless";
+/// The folder of the certificate for clients.
+pub(crate) const CLIENT_TLS: &str = "tls";
+/// The folder of the push tokens.
+pub(crate) const PUSH_TOKENS: &str = "push";
 
 /// The file with a certificate or a secret.
 fn file(what: &str, key: &str) -> Value {
@@ -40,13 +47,6 @@ pub(super) fn comet(whole: &Whole<'_>, tcp: u16, websocket: u16, drain: &Drain) 
     put(&mut table, "flush", seconds(drain.flush_seconds));
     table
 }
-
-/// The name, after the cluster's, of the Service that has every ready logic for an address.
-pub(crate) const LOGIC_PEERS: &str = "logic-headless";
-/// The folder of the certificate for clients.
-pub(crate) const CLIENT_TLS: &str = "tls";
-/// The folder of the push tokens.
-pub(crate) const PUSH_TOKENS: &str = "push";
 
 /// comet's listeners with TLS.
 pub(super) fn listener_tls(table: &mut Table, tcp: u16, websocket: u16) {
@@ -169,17 +169,12 @@ fn texts(texts: &[String]) -> Value {
 
 /// What a duration of the file comes to in whole seconds; `default` where it is not set.
 pub(super) fn seconds_of(field: &str, file: &Table, name: &str, default: i64) -> Result<i64, Invalid> {
-    match file.get("imcluster").and_then(|ours| ours.get(name)).and_then(Value::as_str) {
+    let ours = file.get("imcluster").and_then(Value::as_table);
+    let set = ours.and_then(|ours| ours.iter().find(|(key, _)| overlay::plain(key) == overlay::plain(name)));
+    match set {
         None => Ok(default),
-        Some(text) => duration::parse(text)
+        Some((_, text)) => duration::parse(text.as_str().unwrap_or_default())
             .map(|duration| duration.as_secs_f64().ceil() as i64)
             .map_err(|why| Invalid::spec(format!("{field}.imcluster.{name}"), why)),
-    }
-}
-
-impl Cluster {
-    /// Where a service finds the push tokens.
-    pub fn tokens_file() -> String {
-        format!("{}/{}", pod::secret_dir(PUSH_TOKENS), pod::TOKENS_FILE)
     }
 }
