@@ -4,7 +4,7 @@
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`bench`] is `imcluster bench`.
+//! body. [`bench`] is `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -23,6 +23,7 @@ pub mod program;
 pub mod redis;
 #[cfg(test)]
 mod scripted;
+pub mod smoke;
 pub mod soak;
 pub mod stamp;
 
