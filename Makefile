@@ -1,5 +1,5 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image soak
+.PHONY: help run run-real check test bench image bundle soak
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
 MINUTES ?= 10
@@ -26,6 +26,9 @@ bench: ## the figures of the README, measured here
 
 image: ## the container image imcluster:dev
 	docker build --tag imcluster:dev .
+
+bundle: ## deploy/imcluster.yaml, from the charts with helm
+	deploy/bundle
 
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }
