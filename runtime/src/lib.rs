@@ -9,6 +9,7 @@ pub mod config;
 pub mod duration;
 pub mod metrics;
 pub mod readiness;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
