@@ -1,0 +1,73 @@
+//! The ImClusters that notes, pages and the smoke test show: short enough, known to the operator field by field, and
+//! something that it would build.
+
+use operator::crd::ImCluster;
+
+use super::*;
+
+/// Whether everything that was written is in what was read from it.
+fn is_within(written: &Value, understood: &Value, path: &str) {
+    match (written, understood) {
+        (Value::Object(fields), Value::Object(read)) => {
+            for (name, value) in fields {
+                let path = format!("{path}.{name}");
+                let found = read.get(name).unwrap_or_else(|| panic!("{path} is no field of an ImCluster"));
+                is_within(value, found, &path);
+            }
+        }
+        (written, understood) => assert_eq!(written, understood, "{path}"),
+    }
+}
+
+fn check(text: &str) {
+    let written: Value = serde_saphyr::from_str(text).unwrap();
+    let cluster: ImCluster = serde_json::from_value(written.clone()).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+    is_within(&written["spec"], &serde_json::to_value(&cluster.spec).unwrap(), "spec");
+    let mut cluster = cluster;
+    cluster.metadata.namespace = Some("apps".to_owned());
+    let operand = operator::validate::Operand { image: "imcluster/imcluster".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    operator::validate::validate(&cluster, &operand).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+}
+
+/// The fenced blocks of a page that are an ImCluster.
+fn blocks(page: &str) -> Vec<&str> {
+    let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.filter(|block| block.contains("kind: ImCluster")).collect()
+}
+
+#[test]
+fn every_imcluster_on_a_page_is_one_that_the_operator_builds() {
+    let mut seen = 0;
+    let pages = std::fs::read_dir(root().join("docs/kubernetes")).unwrap();
+    let pages = pages.map(|page| format!("docs/kubernetes/{}", page.unwrap().file_name().to_string_lossy()));
+    for page in pages.chain(["README.md".to_owned(), "docs/kubernetes.md".to_owned()]) {
+        let text = read(&page);
+        for block in blocks(&text) {
+            check(block);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "the pages show {seen}");
+}
+
+#[tokio::test]
+async fn the_notes_show_an_imcluster_of_at_most_twelve_lines() {
+    let notes = run(&["install", "one", OPERATOR, "--dry-run=client", "--namespace=ops", "--kube-version=1.33.0"]).await;
+    let notes = notes.unwrap();
+    let (_, shown) = notes.split_once("<<'END'\n").unwrap();
+    let (shown, _) = shown.split_once("END\n").unwrap();
+    assert!(shown.lines().count() <= 12, "{shown}");
+    check(shown);
+    assert!(blocks(&read("docs/kubernetes.md")).contains(&shown), "docs/kubernetes.md shows another:\n{shown}");
+}
+
+#[tokio::test]
+async fn the_smoke_tests_imcluster_is_one_that_the_operator_builds() {
+    for values in values() {
+        let objects = rendered(OPERATOR, &[&values]).await;
+        let made = objects.iter().filter_map(|object| object["data"]["imcluster.yaml"].as_str());
+        made.for_each(check);
+    }
+    let plain = rendered(OPERATOR, &[]).await;
+    assert!(plain.iter().any(|object| object["data"]["imcluster.yaml"].is_string()));
+}
