@@ -97,7 +97,8 @@ async fn smoke(
         remove(api, &left, timeout).await?;
     }
     cluster.labels_mut().insert(MADE_BY.0.to_owned(), MADE_BY.1.to_owned());
-    let made = api.create(&PostParams::default(), &cluster).await.with_context(|| format!("making ImCluster {name}"))?;
+    let made =
+        api.create(&PostParams::default(), &cluster).await.with_context(|| format!("making ImCluster {name}"))?;
     println!("made ImCluster {name}");
     let tried = tokio::select! {
         tried = async { ready(api, &made, timeout).await?; push.await } => tried,

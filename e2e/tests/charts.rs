@@ -116,7 +116,10 @@ async fn values_that_do_not_exist_or_cannot_be_are_refused_by_name() {
         ("helmTest.timeout=soon", "timeout"),
     ] {
         let refused = template(OPERATOR, &["--set", value]).await.unwrap_err().to_string();
-        assert!(refused.contains("values don't meet the specifications") && refused.contains(named), "{value}: {refused}");
+        assert!(
+            refused.contains("values don't meet the specifications") && refused.contains(named),
+            "{value}: {refused}"
+        );
     }
     let refused = template(CRDS, &["--set=keep=false"]).await.unwrap_err().to_string();
     assert!(refused.contains("keep"), "{refused}");
@@ -165,7 +168,9 @@ async fn image_arguments_and_probes_are_those_of_the_values() {
     let image = container(&full)["image"].as_str().unwrap();
     assert!(image.starts_with("registry.example.com:5000/im/imcluster@sha256:0123"), "{image}");
     let arguments = container(&full)["args"].as_array().unwrap();
-    for wanted in ["--operand-image=registry.example.com:5000/im/operand", "--watch-namespaces=team-a,team-b", "--resync=5s"] {
+    for wanted in
+        ["--operand-image=registry.example.com:5000/im/operand", "--watch-namespaces=team-a,team-b", "--resync=5s"]
+    {
         assert!(arguments.iter().any(|argument| argument == wanted), "{wanted} is not in {arguments:?}");
     }
     let all = deployment(rendered(OPERATOR, &["--set=watchNamespaces=*"]).await);
@@ -176,7 +181,11 @@ async fn image_arguments_and_probes_are_those_of_the_values() {
 #[tokio::test]
 async fn the_program_takes_the_arguments_that_the_chart_gives_it() {
     for values in values() {
-        for workload in rendered(OPERATOR, &[&values]).await.iter().filter(|o| ["Deployment", "Job"].iter().any(|k| o["kind"] == *k)) {
+        for workload in rendered(OPERATOR, &[&values])
+            .await
+            .iter()
+            .filter(|o| ["Deployment", "Job"].iter().any(|k| o["kind"] == *k))
+        {
             let arguments = container(workload)["args"].as_array().unwrap().iter();
             let mut command = Command::new(program::binary().unwrap());
             command.args(arguments.map(|argument| argument.as_str().unwrap())).arg("--help").env_clear();
@@ -204,7 +213,10 @@ async fn the_bundle_is_what_the_charts_render() {
     child::run("deploy/bundle is part of the tree", bundle).await.unwrap();
     let fresh = std::fs::read_to_string(fresh.path()).unwrap();
     assert!(fresh.matches("\n---\n").count() > 8, "{fresh}");
-    assert!(fresh == read("deploy/imcluster.yaml"), "deploy/imcluster.yaml is not what the charts make: run make bundle");
+    assert!(
+        fresh == read("deploy/imcluster.yaml"),
+        "deploy/imcluster.yaml is not what the charts make: run make bundle"
+    );
 }
 
 #[tokio::test]

@@ -72,7 +72,8 @@ fn api(server: &Arc<Mutex<Server>>) -> Api<DynamicObject> {
 }
 
 fn cluster() -> DynamicObject {
-    serde_saphyr::from_str("apiVersion: imcluster.dev/v1alpha1\nkind: ImCluster\nmetadata: {name: one}\nspec: {}\n").unwrap()
+    serde_saphyr::from_str("apiVersion: imcluster.dev/v1alpha1\nkind: ImCluster\nmetadata: {name: one}\nspec: {}\n")
+        .unwrap()
 }
 
 fn server(conditions: Value) -> Arc<Mutex<Server>> {
@@ -133,8 +134,10 @@ async fn it_is_removed_also_when_the_push_failed_or_somebody_interrupts() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_run_has_left_is_removed_first_and_a_strangers_is_left_alone() {
-    let left = |labels: Value| json!({"apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster",
-        "metadata": {"name": "one", "uid": "old", "labels": labels}});
+    let left = |labels: Value| {
+        json!({"apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster",
+        "metadata": {"name": "one", "uid": "old", "labels": labels}})
+    };
     let server = server(Server::condition("True", 1));
     server.lock().unwrap().held = Some(left(json!({"app.kubernetes.io/managed-by": "imcluster-smoke"})));
     smoke(&api(&server), cluster(), MINUTE, now(Ok(())), pending()).await.unwrap();

@@ -84,8 +84,14 @@ async fn what_is_watched_decides_between_roles_and_a_cluster_role() {
         (&["--set=rbac.create=false"], &none, &none),
     ] {
         let objects = rendered(OPERATOR, arguments).await;
-        assert_eq!((places(&objects, "Role"), places(&objects, "RoleBinding")), (roles.iter().map(ToString::to_string).collect(), roles.iter().map(ToString::to_string).collect()));
-        assert_eq!((places(&objects, "ClusterRole"), places(&objects, "ClusterRoleBinding")), (cluster.iter().map(ToString::to_string).collect(), cluster.iter().map(ToString::to_string).collect()));
+        assert_eq!(
+            (places(&objects, "Role"), places(&objects, "RoleBinding")),
+            (roles.iter().map(ToString::to_string).collect(), roles.iter().map(ToString::to_string).collect())
+        );
+        assert_eq!(
+            (places(&objects, "ClusterRole"), places(&objects, "ClusterRoleBinding")),
+            (cluster.iter().map(ToString::to_string).collect(), cluster.iter().map(ToString::to_string).collect())
+        );
         for binding in objects.iter().filter(|object| !is_test(object) && object["roleRef"].is_object()) {
             let subject = json!([{"kind": "ServiceAccount", "name": "imcluster-operator", "namespace": "ops"}]);
             assert_eq!(binding["subjects"], subject);

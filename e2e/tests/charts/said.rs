@@ -25,7 +25,10 @@ fn check(text: &str) {
     is_within(&written["spec"], &serde_json::to_value(&cluster.spec).unwrap(), "spec");
     let mut cluster = cluster;
     cluster.metadata.namespace = Some("apps".to_owned());
-    let operand = operator::validate::Operand { image: "imcluster/imcluster".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let operand = operator::validate::Operand {
+        image: "imcluster/imcluster".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
     operator::validate::validate(&cluster, &operand).unwrap_or_else(|error| panic!("{error}:\n{text}"));
 }
 
@@ -52,7 +55,8 @@ fn every_imcluster_on_a_page_is_one_that_the_operator_builds() {
 
 #[tokio::test]
 async fn the_notes_show_an_imcluster_of_at_most_twelve_lines() {
-    let notes = run(&["install", "one", OPERATOR, "--dry-run=client", "--namespace=ops", "--kube-version=1.33.0"]).await;
+    let notes =
+        run(&["install", "one", OPERATOR, "--dry-run=client", "--namespace=ops", "--kube-version=1.33.0"]).await;
     let notes = notes.unwrap();
     let (_, shown) = notes.split_once("<<'END'\n").unwrap();
     let (shown, _) = shown.split_once("END\n").unwrap();
