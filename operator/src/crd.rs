@@ -13,7 +13,7 @@ mod pods;
 mod redis;
 mod status;
 
-use kube::CustomResource;
+use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -222,3 +222,21 @@ pub struct ServiceMonitor {
     #[schemars(schema_with = "bounds::labels")]
     pub labels: std::collections::BTreeMap<String, String>,
 }
+
+/// The CustomResourceDefinition as YAML: what `imcluster crd` prints.
+pub fn yaml() -> String {
+    let crd = ImCluster::crd();
+    let yaml = serde_saphyr::to_string(&crd).expect("a CRD is maps with string keys");
+    format!("# Made by `imcluster crd`.\n{}\n", yaml.trim_end())
+}
+
+/// The schema of an ImCluster as the API server has it.
+pub(crate) fn schema() -> serde_json::Value {
+    let crd = ImCluster::crd();
+    let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
+    serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))
+        .expect("a schema is maps with string keys")
+}
+
+#[cfg(test)]
+mod tests;
