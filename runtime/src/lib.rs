@@ -10,6 +10,7 @@ pub mod duration;
 pub mod metrics;
 pub mod pod;
 pub mod readiness;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
