@@ -30,11 +30,10 @@ pub struct Observed {
     pub foreign: Vec<Key>,
     /// Every pod of this cluster.
     pub pods: Vec<Pod>,
+    /// When connections and lag were last reported, in Unix seconds.
+    pub counted: Option<i64>,
     /// Optional kinds that the API server has.
     pub kinds: Kinds,
-    /// Whether comet's StatefulSet and the pods were read from the API server just now, not from a cache. Without it
-    /// nothing disruptive is decided for good.
-    pub is_live: bool,
 }
 
 /// Which optional kinds the API server has.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::DynamicObject;
+use kube::api::{ApiResource, DynamicObject};
 use runtime::pod::RESTART_ANNOTATION;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -102,28 +102,27 @@ impl Workload {
 }
 
 impl Seen {
-    /// What is worth knowing of an object.
-    pub fn of(object: &DynamicObject) -> Self {
+    /// What is worth knowing of an object of this kind. Objects in lists do not say their kind themselves.
+    pub fn of(object: &DynamicObject, kind: &ApiResource) -> Self {
         let meta = &object.metadata;
-        let types = object.types.clone().unwrap_or_default();
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
         let data = &object.data;
         let template = data.pointer("/spec/template");
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
-            api_version: types.api_version,
+            api_version: kind.api_version.clone(),
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             owner: owner.map(|owner| owner.uid.clone()),
             instance: label("app.kubernetes.io/instance"),
             is_deleting: meta.deletion_timestamp.is_some(),
             fingerprint: fingerprint(object),
-            workload: matches!(types.kind.as_str(), "StatefulSet" | "Deployment").then(|| workload(object)),
+            workload: matches!(kind.kind.as_str(), "StatefulSet" | "Deployment").then(|| workload(object)),
             disruptions_allowed: data.pointer("/status/disruptionsAllowed").and_then(Value::as_i64),
-            has_address: has_address(&types.kind, data),
+            has_address: has_address(&kind.kind, data),
             config_maps: template.map(config_maps).unwrap_or_default(),
-            key: Key { kind: types.kind, name: meta.name.clone().unwrap_or_default() },
+            key: Key { kind: kind.kind.clone(), name: meta.name.clone().unwrap_or_default() },
         }
     }
 }
