@@ -2,4 +2,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod build;
 pub mod crd;
+pub mod validate;

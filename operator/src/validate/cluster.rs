@@ -23,8 +23,6 @@ pub struct Cluster {
     pub auth: &'static str,
     /// The Secret of those who may push.
     pub push_token: PushToken,
-    /// The Secret with the certificate between our pods.
-    pub internal_tls: Option<String>,
     /// Where push records are.
     pub kafka: Kafka,
     /// Where sessions are.
@@ -169,14 +167,12 @@ pub struct Comet {
     pub tcp_port: u16,
     /// Where clients connect over WebSocket.
     pub websocket_port: u16,
-    /// The path of the WebSocket.
-    pub websocket_path: String,
     /// TLS for clients.
     pub tls: Option<ListenerTls>,
     /// How clients from outside get to it.
     pub exposure: Exposure,
-    /// Whether the Ingress and the HTTPRoute lead to the WebSocket.
-    pub is_routed: bool,
+    /// `Some` = an Ingress leads to the WebSocket; the same as logic's = one Ingress for both.
+    pub ingress: Option<Ingress>,
     /// How it is rolled.
     pub rollout: Rollout,
     /// Region and weight of each zone.
@@ -188,6 +184,10 @@ pub struct Comet {
 pub struct ListenerTls {
     /// Secret with `tls.crt` and `tls.key`.
     pub secret: String,
+    /// Where clients connect over TCP with TLS.
+    pub tcp_port: u16,
+    /// Where clients connect over WebSocket with TLS.
+    pub websocket_port: u16,
 }
 
 /// How clients from outside get to comets.
@@ -211,7 +211,7 @@ pub enum ServiceType {
     ClusterIp,
     /// On a port of each node.
     NodePort,
-    /// Behind a load balancer of the cloud's.
+    /// With a load balancer.
     LoadBalancer,
 }
 
@@ -306,6 +306,11 @@ impl Cluster {
             Component::Job => &self.job.workload,
             Component::Kafka | Component::Redis => panic!("{} is no service of ours", component.name()),
         }
+    }
+
+    /// Whether an Ingress or an HTTPRoute leads to the comets' WebSocket.
+    pub fn is_routed(&self) -> bool {
+        self.comet.ingress.is_some() || self.logic.http_route.is_some()
     }
 
     /// Whether a part of it is made for development only.
