@@ -8,6 +8,7 @@ pub mod admin;
 pub mod config;
 pub mod duration;
 pub mod metrics;
+pub mod pod;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
