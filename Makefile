@@ -2,6 +2,7 @@
 .PHONY: help run run-real check test bench image bundle soak
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
+IMAGE ?= imcluster:0.1.0
 MINUTES ?= 10
 SEED ?= 1
 
@@ -24,8 +25,8 @@ test: ## everything, with what it needs installed; ends in one line of counts
 bench: ## the figures of the README, measured here
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
-image: ## the container image imcluster:dev
-	docker build --tag imcluster:dev .
+image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out $(BIN)/../imcluster.tar
 
 bundle: ## deploy/imcluster.yaml, from the charts with helm
 	deploy/bundle

@@ -2,6 +2,7 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//! [`image`] packs all three for a cluster.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
 //! body. [`bench`] is `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
@@ -10,11 +11,13 @@
 
 pub mod artefacts;
 pub mod bench;
+pub mod cache;
 pub mod certs;
 pub mod checker;
 pub mod child;
 pub mod client;
 mod eventually;
+pub mod image;
 pub mod kafka;
 pub mod load;
 pub mod os;
