@@ -55,8 +55,7 @@ fn every_imcluster_on_a_page_is_one_that_the_operator_builds() {
 
 #[tokio::test]
 async fn the_notes_show_an_imcluster_of_at_most_twelve_lines() {
-    let notes =
-        run(&["install", "one", OPERATOR, "--dry-run=client", "--namespace=ops"]).await;
+    let notes = run(&["install", "one", OPERATOR, "--dry-run=client", "--namespace=ops"]).await;
     let notes = notes.unwrap();
     let (_, shown) = notes.split_once("<<'END'\n").unwrap();
     let (shown, _) = shown.split_once("END\n").unwrap();
@@ -74,4 +73,33 @@ async fn the_smoke_tests_imcluster_is_one_that_the_operator_builds() {
     }
     let plain = rendered(OPERATOR, &[]).await;
     assert!(plain.iter().any(|object| object["data"]["imcluster.yaml"].is_string()));
+}
+
+/// The string literals that follow a call of one of these functions.
+fn literals(source: &str, calls: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for call in calls {
+        let after = source.split(&format!("{call}(\"")).skip(1);
+        found.extend(after.map(|rest| rest.split('"').next().unwrap().to_owned()));
+    }
+    found
+}
+
+#[test]
+fn troubleshooting_explains_every_condition_every_reason_and_every_event() {
+    let page = read("docs/kubernetes/troubleshooting.md");
+    let conditions = read("operator/src/status/conditions.rs");
+    let kinds = literals(&conditions, &["conditions.set"]);
+    let mut reasons = literals(&conditions, &["yes", "no", "unknown"]);
+    let words = conditions.split('"').skip(1).step_by(2);
+    let is_reason =
+        |word: &&str| word.len() > 6 && word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic);
+    reasons.extend(words.filter(is_reason).map(str::to_owned));
+    let events = read("operator/src/events.rs");
+    let named = events.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    let named: Vec<String> = named.collect();
+    assert!(kinds.len() > 9 && reasons.len() > 20 && named.len() > 12, "{kinds:?} {reasons:?} {named:?}");
+    let missing: Vec<String> =
+        kinds.into_iter().chain(reasons).chain(named).filter(|word| !page.contains(&format!("`{word}`"))).collect();
+    assert!(missing.is_empty(), "the page does not explain {missing:?}");
 }
