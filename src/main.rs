@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod smoke;
 mod standalone;
 
 use std::ffi::{OsStr, OsString};
@@ -27,6 +28,7 @@ Commands:
   logic       decides who gets a push; the HTTP API
   job         carries pushes from Kafka to the comets
   bench       loads a gateway and reports what it did
+  smoke       makes an ImCluster, pushes one message through it and removes it (what `helm test` runs)
 
 `imcluster COMMAND --help` is the reference of a command. Options can also come from the environment and from a TOML
 file (`--config`), goim's included; a flag wins over the environment, the environment over the file.";
@@ -46,8 +48,9 @@ fn main() -> ExitCode {
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
         Some("bench") => bench(argv),
+        Some("smoke") => smoke::main(argv),
         _ => failed(&ConfigError::Invalid(format!(
-            "unknown command `{}`: expected standalone, comet, logic, job or bench",
+            "unknown command `{}`: expected standalone, comet, logic, job, bench or smoke",
             command.to_string_lossy()
         ))),
     }
