@@ -169,6 +169,7 @@ async fn one_push_goes_in_at_logic_and_comes_out_at_a_web_socket_if_the_token_is
     let mut route = Route {
         clients: format!("ws://localhost:{}/sub", standalone.ports[2].number()),
         backends: format!("localhost:{}", standalone.http().port()),
+        host: None,
         token: token.split('\'').next().unwrap().to_owned(),
     };
     let took = one_push(&route, SOON).await.unwrap();
