@@ -188,7 +188,8 @@ pub struct CometIngress {
     /// The certificate for `host`. Default: that of `logic.ingress`, if the host is the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<IngressTls>,
-    /// Annotations on it, such as time limits of its controller: connections stay open for long.
+    /// Annotations on it, such as time limits of its controller: connections stay open for long. Default: those of
+    /// `logic.ingress`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "bounds::annotations")]
     pub annotations: BTreeMap<String, String>,
@@ -264,7 +265,8 @@ pub struct Advertise {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub ws_port: Option<i32>,
-    /// The port for WebSocket over TLS; 0 tells none. Default: the listener's, or 443 behind an Ingress with TLS.
+    /// The port for WebSocket over TLS; 0 tells none. Default: 443 behind an Ingress with TLS, else the listener's if
+    /// there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub wss_port: Option<i32>,
