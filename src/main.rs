@@ -26,6 +26,8 @@ Commands:
   comet       holds the connections
   logic       decides who gets a push; the HTTP API
   job         carries pushes from Kafka to the comets
+  operator    keeps the ImClusters of a Kubernetes cluster true
+  crd         prints the CustomResourceDefinition of ImCluster, or its reference page (--reference)
   bench       loads a gateway and reports what it did
 
 `imcluster COMMAND --help` is the reference of a command. Options can also come from the environment and from a TOML
@@ -45,9 +47,11 @@ fn main() -> ExitCode {
         Some("comet") => start("comet", "holds the connections", argv, comet),
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
+        Some("operator") => start("operator", "keeps the ImClusters of a Kubernetes cluster true", argv, operator::run),
+        Some("crd") => crd(&argv),
         Some("bench") => bench(argv),
         _ => failed(&ConfigError::Invalid(format!(
-            "unknown command `{}`: expected standalone, comet, logic, job or bench",
+            "unknown command `{}`: expected standalone, comet, logic, job, operator, crd or bench",
             command.to_string_lossy()
         ))),
     }
