@@ -95,6 +95,19 @@ fn start<C: FileKeys>(
     })
 }
 
+/// `imcluster crd`.
+fn crd(argv: &[OsString]) -> ExitCode {
+    match argv.iter().map(|arg| arg.to_str()).collect::<Vec<_>>().as_slice() {
+        [] => shown(operator::crd::yaml().trim_end()),
+        [Some("--reference")] => shown(operator::reference::page().trim_end()),
+        [Some("--help" | "-h")] => shown(
+            "imcluster crd: prints the CustomResourceDefinition of ImCluster\n\nUsage: imcluster crd [--reference]\n\n\
+             Options:\n      --reference  print the reference page of its fields instead",
+        ),
+        _ => failed(&ConfigError::Invalid("crd: expected nothing or --reference".to_owned())),
+    }
+}
+
 /// `imcluster bench`.
 #[derive(clap::Parser)]
 #[command(name = "imcluster bench", version)]

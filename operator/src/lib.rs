@@ -20,6 +20,7 @@ pub mod lease;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod reference;
 pub mod retry;
 pub mod status;
 pub mod validate;
