@@ -59,7 +59,7 @@ fn the_check_sees_what_is_wrong() {
     ] {
         let mut bad = good.clone();
         *bad.pointer_mut(path).unwrap() = wrong;
-        assert_eq!(offences(&bad).len(), 1, "{path}");
+        assert_ne!(offences(&bad), Vec::<String>::new(), "{path}");
     }
 }
 
