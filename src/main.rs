@@ -84,6 +84,7 @@ fn start<C: FileKeys>(
     };
     finish(async {
         let process = Process::start(&loaded.process).await?;
+        process.status.part("component", move || name.into());
         loaded.notices.iter().for_each(runtime::config::Notice::log);
         let ended = service(loaded.service, process.clone()).await;
         process.end().await;

@@ -88,6 +88,8 @@ pub struct Channel {
     pub variant: Variant,
     /// Tells this connection from others that had its place in the shard.
     pub serial: u32,
+    /// When its session was made, in Unix milliseconds by logic's clock.
+    pub connected_ms: Cell<u64>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
     /// When its session is to be refreshed at logic.
@@ -140,6 +142,7 @@ impl Channel {
             mid,
             variant,
             serial,
+            connected_ms: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),
             refresh_every: Cell::default(),

@@ -237,6 +237,7 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
         shared.queue.clone(),
     ));
     let refresh_every = identity.session_ttl.map_or(GOIM_REFRESH, |ttl| ttl / 3);
+    channel.connected_ms.set(identity.connected_ms);
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));
     channel.refresh_every.set(refresh_every);

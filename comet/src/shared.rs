@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use proto::id::city32;
@@ -20,6 +20,37 @@ use crate::transport::TransportSettings;
 
 /// Bytes of pushes that may wait in the shards' inboxes: what makes job wait when the sockets are the bottleneck.
 const INBOX_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a comet does with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes them.
+    Serving,
+    /// Sends them elsewhere.
+    Draining,
+    /// Has sent them elsewhere.
+    Drained,
+}
+
+/// A [`Phase`] that everybody sees.
+#[derive(Debug, Default)]
+pub struct PhaseCell(AtomicU8);
+
+impl PhaseCell {
+    /// The phase now.
+    pub fn get(&self) -> Phase {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Phase::Serving,
+            1 => Phase::Draining,
+            _ => Phase::Drained,
+        }
+    }
+
+    /// From now on it is this one.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+}
 
 /// One comet.
 #[derive(Debug)]
@@ -44,6 +75,8 @@ pub struct Shared {
     pub cluster: ArcSwap<HashMap<String, i32>>,
     /// The ways into the shards.
     pub shards: Vec<Handle>,
+    /// Whether it takes clients.
+    pub phase: PhaseCell,
     inboxes: Arc<Semaphore>,
     departing: Arc<AtomicUsize>,
 }
@@ -78,6 +111,7 @@ impl Shared {
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
+            phase: PhaseCell::default(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
             departing: Arc::default(),
             settings,
@@ -121,7 +155,7 @@ impl Shared {
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         CometInfo {
             incarnation: self.incarnation,
-            host: self.settings.host.clone(),
+            host: self.settings.public_host().to_owned(),
             addrs: self.settings.public_addresses(),
             region: self.settings.region.clone(),
             zone: self.settings.zone.clone(),
@@ -129,6 +163,7 @@ impl Shared {
             offline: self.settings.offline,
             conn_count: count(self.connections()),
             ip_count: count(self.limits.addresses()),
+            draining: self.phase.get() != Phase::Serving,
         }
     }
 }

@@ -96,6 +96,7 @@ impl Logic for Service {
             accepts: identity.accepts,
             heartbeat: i64::try_from(self.heartbeat.as_nanos()).unwrap_or(i64::MAX),
             session_ttl_ms: u64::try_from(self.sessions.ttl().as_millis()).unwrap_or(u64::MAX),
+            connected_ms: identity.connected_ms,
             ..ConnectReply::default()
         }))
     }

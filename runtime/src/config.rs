@@ -30,6 +30,13 @@ pub struct ProcessConfig {
     /// Where GET /live, /ready, /metrics and /status are served.
     #[arg(long, value_name = "HOST:PORT", env = "IMCLUSTER_ADMIN", default_value = "0.0.0.0:3131")]
     pub admin: SocketAddr,
+    /// A TOML file of settings that may change while the process runs: read at the start and again on SIGHUP, in a pod
+    /// also whenever it changes. It wins over everything else; a bad one changes nothing. It need not be there.
+    #[arg(long, value_name = "FILE", env = "IMCLUSTER_LIVE", default_value = LIVE)]
+    pub live: PathBuf,
+    /// Where the pod's annotations are (downward API); outside Kubernetes there is no such file.
+    #[arg(long, value_name = "FILE", env = "IMCLUSTER_ANNOTATIONS", default_value = ANNOTATIONS)]
+    pub annotations: PathBuf,
     /// What to log: a level, or directives such as `info,comet=debug`.
     #[arg(long, value_name = "FILTER", env = "IMCLUSTER_LOG", default_value = "info", value_parser = crate::telemetry::check_filter)]
     pub log: String,
@@ -43,6 +50,11 @@ pub struct ProcessConfig {
     #[arg(long, value_name = "SHARE", env = "IMCLUSTER_TRACE_RATIO", default_value = "0.01", value_parser = share)]
     pub trace_ratio: f64,
 }
+
+/// [`crate::pod::LIVE_FILE`] where pods have it.
+const LIVE: &str = "/etc/imcluster/live/live.toml";
+/// [`crate::pod::ANNOTATIONS_FILE`] where pods have it.
+const ANNOTATIONS: &str = "/etc/imcluster/pod/annotations";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -78,6 +78,23 @@ fn sizes_have_units_and_bad_ones_are_named() {
 }
 
 #[test]
+fn in_a_pod_the_id_is_its_name_and_the_start_of_its_uid_and_browsers_get_the_name() {
+    let pod = |name: &str| match name {
+        POD_NAME => Some("prod-comet-0".to_owned()),
+        POD_UID => Some("1f0c2d3e-0000-0000-0000-000000000000".to_owned()),
+        _ => None,
+    };
+    let host = identity(&pod).unwrap();
+    assert_eq!(host, "prod-comet-0.1f0c2d3e");
+    assert_eq!(identity(&|name| pod(name).filter(|_| name != POD_UID)), None, "both are needed");
+    let config = Config { host, pod_name: pod(POD_NAME), ..parse(&[]).unwrap() };
+    assert_eq!(config.public_host(), "prod-comet-0");
+    let told = |flags: &[&str]| Config { pod_name: pod(POD_NAME), ..parse(flags).unwrap() };
+    assert_eq!(told(&["--host", "h1"]).public_host(), "h1");
+    assert_eq!(told(&["--host", "h1", "--public-host", "im.example.com"]).public_host(), "im.example.com");
+}
+
+#[test]
 fn goims_boolean_flags_work_with_and_without_a_value() {
     for (flags, expected) in [(["--debug"], true), (["--debug=true"], true), (["--debug=false"], false)] {
         assert_eq!(parse(&flags).unwrap().debug, expected, "{flags:?}");

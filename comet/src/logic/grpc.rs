@@ -16,6 +16,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use proto::log::now_ms;
 use proto::logic::logic_client;
 use proto::logic::{CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReq, ReceiveReq};
 use proto::sessions::{SendReq, probe_client};
@@ -211,6 +212,7 @@ impl TryFrom<ConnectReply> for Identity {
             heartbeat: Duration::from_nanos(heartbeat),
             session_ttl: Some(Duration::from_millis(reply.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
             rooms_allowed: reply.rooms_allowed,
+            connected_ms: if reply.connected_ms == 0 { now_ms() } else { reply.connected_ms },
         })
     }
 }
