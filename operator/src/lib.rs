@@ -1,3 +1,5 @@
 //! Keeps an `ImCluster` true.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod crd;

@@ -12,6 +12,7 @@ pub mod live;
 pub mod metrics;
 pub mod pod;
 pub mod readiness;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
