@@ -97,12 +97,9 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "IMCLUSTER_HOST", value_parser = NonEmptyStringValueParser::new(),
         default_value_t = identity(&variable).unwrap_or_else(hostname), hide_default_value = true)]
     pub host: String,
-    /// The name that browsers are told to try, before logic appends its `--host-domain`. Default: in Kubernetes the
-    /// pod's name, elsewhere `--host`.
-    #[arg(long, value_name = "NAME", env = "IMCLUSTER_PUBLIC_HOST")]
-    pub public_host: Option<String>,
+    /// The pod we run in.
     #[arg(skip = variable(POD_NAME))]
-    pod_name: Option<String>,
+    pub pod_name: Option<String>,
     /// Drawn anew at every start, so that nobody takes this process for the one that had its id before.
     #[arg(skip = rand::random::<u64>())]
     pub incarnation: u64,
@@ -194,16 +191,41 @@ pub struct Config {
     pub drain_lease: Duration,
 }
 
+/// What a running comet takes up: for connections that come after the change.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// [`Config::handshake_timeout`].
+    pub handshake_timeout: Duration,
+    /// [`Config::frames_per_second`].
+    pub frames_per_second: u32,
+    /// [`Config::bytes_per_second`].
+    pub bytes_per_second: usize,
+    /// [`Config::rooms_per_connection`].
+    pub rooms_per_connection: usize,
+}
+
+impl From<&Config> for Live {
+    fn from(config: &Config) -> Self {
+        Self {
+            handshake_timeout: config.handshake_timeout,
+            frames_per_second: config.frames_per_second,
+            bytes_per_second: config.bytes_per_second,
+            rooms_per_connection: config.rooms_per_connection.get(),
+        }
+    }
+}
+
 impl Config {
     /// This server's id.
     pub fn server(&self) -> ServerId {
         self.host.as_str().into()
     }
 
-    /// The name browsers are told to try.
+    /// The name browsers are told to try, before logic appends its `--host-domain`: the pod's, whose id is told apart
+    /// from it by its UID, or else the id.
     pub fn public_host(&self) -> &str {
-        let pod = || self.pod_name.as_deref().filter(|name| self.host.strip_prefix(name).is_some_and(is_uid));
-        self.public_host.as_deref().or_else(pod).unwrap_or(&self.host)
+        let is_id = |name: &&str| self.host.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        self.pod_name.as_deref().filter(is_id).unwrap_or(&self.host)
     }
 
     /// The addresses clients are told to try. goim takes an empty `ADDRS` for one empty address; it is none.
@@ -244,6 +266,18 @@ impl FileKeys for Config {
         ("bucket.*", FileKey::NoEffect),
         ("whitelist.whitelist", FileKey::Arg("whitelist")),
         ("whitelist.whitelog", FileKey::NoEffect),
+    ];
+
+    const LIVE: &'static [&'static str] = &[
+        "maxConnections",
+        "maxPerAddress",
+        "handshakesPerSecond",
+        "handshakeTimeout",
+        "framesPerSecond",
+        "bytesPerSecond",
+        "roomsPerConnection",
+        "queueBytes",
+        "queueBytesTotal",
     ];
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -351,11 +385,6 @@ fn identity(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     Some(server_id(&variable(POD_NAME)?, &variable(POD_UID)?))
 }
 
-/// Whether this follows a pod's name in its server id.
-fn is_uid(rest: &str) -> bool {
-    rest.starts_with('.')
-}
-
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
@@ -369,6 +398,12 @@ fn hostname() -> String {
 #[cfg(test)]
 pub(crate) fn for_tests() -> Config {
     tests::loopback()
+}
+
+/// The same with these flags.
+#[cfg(test)]
+pub(crate) fn for_tests_with(flags: &[&str]) -> Config {
+    tests::loopback_with(flags)
 }
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let (handles, inboxes): (Vec<_>, Vec<_>) = (0..listeners.shard_count()).map(|_| shard::handle()).unzip();
     let shared = Arc::new(Shared::new(config, logic, metrics, transport, handles));
     Metrics::register_entrance(&process.metrics, &shared.limits.counts, shared.transport.tls.as_ref());
+    process.live.follow({
+        let shared = shared.clone();
+        move |settings: Config| shared.apply(&settings)
+    });
     let probe = Probe::new(shared.incarnation);
     describe(&process, &shared, &probe);
 

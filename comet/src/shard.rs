@@ -195,7 +195,7 @@ impl Shard {
         let mut repeats = Repeats::default();
         let mut number = 1;
         while let Some(first) = inbox.recv().await {
-            let mut round = Round::new(number, self.shared.queue.connection / 2);
+            let mut round = Round::new(number, self.shared.queue.connection.load(Ordering::Relaxed) / 2);
             let mut budgets = Vec::new();
             let mut next = Some(first);
             while let Some(command) = next {
@@ -237,7 +237,7 @@ impl Shard {
             for channel in refresh {
                 tokio::task::spawn_local(session::refresh(self.clone(), channel));
             }
-            let kept = self.shared.settings.handshake_timeout * 2;
+            let kept = self.shared.live.load().handshake_timeout * 2;
             self.departed.borrow_mut().retain(|_, when| when.elapsed() < kept);
         }
     }

@@ -11,7 +11,7 @@ use proto::{Key, ServerId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::QueueLimits;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::limits::Limits;
 use crate::logic::Logic;
 use crate::metrics::Metrics;
@@ -55,8 +55,10 @@ impl PhaseCell {
 /// One comet.
 #[derive(Debug)]
 pub struct Shared {
-    /// What it was told.
+    /// What it was told when it started.
     pub settings: Config,
+    /// What it was told last.
+    pub live: ArcSwap<Live>,
     /// Its name in sessions.
     pub server: ServerId,
     /// Drawn anew at every start.
@@ -101,13 +103,14 @@ impl Shared {
         shards: Vec<Handle>,
     ) -> Self {
         let queue = QueueLimits {
-            connection: settings.queue_bytes,
-            total: settings.queue_bytes_total,
+            connection: settings.queue_bytes.into(),
+            total: settings.queue_bytes_total.into(),
             used: Default::default(),
         };
         Self {
             server: settings.server(),
             incarnation: settings.incarnation,
+            live: ArcSwap::from_pointee(Live::from(&settings)),
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
@@ -120,6 +123,14 @@ impl Shared {
             transport,
             shards,
         }
+    }
+
+    /// Takes up what may change while it runs.
+    pub fn apply(&self, settings: &Config) {
+        self.live.store(Arc::new(Live::from(settings)));
+        self.limits.apply(settings);
+        self.queue.connection.store(settings.queue_bytes, Ordering::Relaxed);
+        self.queue.total.store(settings.queue_bytes_total, Ordering::Relaxed);
     }
 
     /// The shard a key lives in.

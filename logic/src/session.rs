@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -111,7 +112,7 @@ pub enum Refused {
 /// The sessions of all clients. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    config: SessionConfig,
+    config: Arc<ArcSwap<SessionConfig>>,
     auth: Auth,
     store: Arc<dyn SessionStore>,
     queue: Arc<dyn PushQueue>,
@@ -157,12 +158,17 @@ impl Sessions {
         queue: Arc<dyn PushQueue>,
         metrics: SessionMetrics,
     ) -> Self {
-        Self { config, auth, store, queue, metrics }
+        Self { config: Arc::new(ArcSwap::from_pointee(config)), auth, store, queue, metrics }
+    }
+
+    /// From now on sessions are made so.
+    pub fn apply(&self, config: SessionConfig) {
+        self.config.store(Arc::new(config));
     }
 
     /// How long a session lives without being refreshed.
     pub fn ttl(&self) -> Duration {
-        self.config.expire
+        self.config.load().expire
     }
 
     /// Lets a client in, or not.
@@ -188,9 +194,12 @@ impl Sessions {
         let asked_ms = now_ms();
         let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
         let Connected { replaced, mut others } = self.store.connect(&session, self.ttl()).await?;
-        let limit = self.config.limit;
+        let (limit, policy) = {
+            let config = self.config.load();
+            (config.limit, config.policy)
+        };
         if limit != 0 && others.len() >= limit {
-            match self.config.policy {
+            match policy {
                 Policy::Refuse => {
                     self.store.disconnect(&session).await?;
                     return Err(Refused::TooMany { limit });

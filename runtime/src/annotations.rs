@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn lines_are_keys_and_quoted_values() {
-        let text = "imcluster.dev/drain=\"7\"\nkubernetes.io/config.source=\"api\"\nempty=\"\"\nbroken=7\n\nalso broken\n";
+        let text =
+            "imcluster.dev/drain=\"7\"\nkubernetes.io/config.source=\"api\"\nempty=\"\"\nbroken=7\n\nalso broken\n";
         let expected = [("empty", ""), ("imcluster.dev/drain", "7"), ("kubernetes.io/config.source", "api")];
         assert_eq!(parse(text), expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
     }

@@ -75,9 +75,9 @@ impl Process {
     /// # Errors
     /// When the admin port cannot be bound or the exporter cannot be built.
     pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
-        let annotations = annotations::follow(&config.annotations);
-        let live = live::Live::new(&config.live, annotations.clone());
         let telemetry = telemetry::install(config)?;
+        let annotations = annotations::follow(&config.annotations);
+        let live = live::Live::new(config, annotations.clone(), telemetry.clone());
         let mut process = Self { telemetry, annotations, live, ..Self::quiet() };
         shutdown::on_signals(process.shutdown.clone(), process.live.clone())?;
         process.live.describe(&process.status);

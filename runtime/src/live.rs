@@ -5,17 +5,18 @@
 //! and `/status` says why (`reloadError`) beside the hash of what is in force (`configHash`).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::admin::Status;
 use crate::annotations::Annotations;
+use crate::config::{self, FileKeys, Loaded, ProcessConfig};
 use crate::pod;
+use crate::telemetry::Telemetry;
 use crate::watched::Watched;
 
 /// How often the file is looked at in a pod.
@@ -29,9 +30,18 @@ pub struct Live {
 
 #[derive(Debug, Default)]
 struct Shared {
-    source: Option<(PathBuf, Annotations)>,
+    source: Option<Source>,
     again: Notify,
     state: Mutex<State>,
+}
+
+/// What there is to read.
+#[derive(Clone, Debug)]
+struct Source {
+    path: PathBuf,
+    origin: config::Origin,
+    annotations: Annotations,
+    telemetry: Telemetry,
 }
 
 #[derive(Debug, Default)]
@@ -41,10 +51,10 @@ struct State {
 }
 
 impl Live {
-    /// The settings of this file, in a pod with these annotations.
-    pub fn new(path: &Path, annotations: Annotations) -> Self {
-        let shared = Shared { source: Some((path.to_owned(), annotations)), ..Shared::default() };
-        Self { shared: Arc::new(shared) }
+    /// The file of this process, in a pod with these annotations; `telemetry` is told what to log.
+    pub fn new(config: &ProcessConfig, annotations: Annotations, telemetry: Telemetry) -> Self {
+        let source = Source { path: config.live.clone(), origin: config.origin.clone(), annotations, telemetry };
+        Self { shared: Arc::new(Shared { source: Some(source), ..Shared::default() }) }
     }
 
     /// Has the file read again, changed or not.
@@ -69,50 +79,43 @@ impl Live {
         status.part("reloadError", move || error.error().into());
     }
 
-    /// Gives the settings to `apply`: once before this returns, if the file is there, then whenever it is read again.
-    /// What `apply` refuses, in words, is said and changes nothing. One follower at a time.
+    /// Gives the service's settings, those of the file among them, to `apply`: once before this returns, if the file is
+    /// there, then whenever it is read again. One follower at a time.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn follow<T: DeserializeOwned>(&self, mut apply: impl FnMut(T) -> Result<(), String> + Send + 'static) {
-        let Some((path, annotations)) = self.shared.source.clone() else {
+    pub fn follow<C: FileKeys>(&self, mut apply: impl FnMut(C) + Send + 'static) {
+        let Some(source) = self.shared.source.clone() else {
             return;
         };
-        let mut file = Watched::new(path);
-        self.take(&mut file, Watched::news, &mut apply);
+        let mut file = Watched::new(&source.path);
+        self.take(&source, file.news(), &mut apply);
         let this = self.clone();
         tokio::spawn(async move {
             loop {
-                let in_a_pod = !annotations.borrow().is_empty();
+                let in_a_pod = !source.annotations.borrow().is_empty();
                 tokio::select! {
-                    () = this.shared.again.notified() => {
-                        this.take(&mut file, |file| file.read().map(Some), &mut apply);
-                    }
-                    () = tokio::time::sleep(LOOK), if in_a_pod => this.take(&mut file, Watched::news, &mut apply),
+                    () = this.shared.again.notified() => this.take(&source, file.read().map(Some), &mut apply),
+                    () = tokio::time::sleep(LOOK), if in_a_pod => this.take(&source, file.news(), &mut apply),
                 }
             }
         });
     }
 
-    fn take<T: DeserializeOwned>(
-        &self,
-        file: &mut Watched,
-        read: impl FnOnce(&mut Watched) -> io::Result<Option<Vec<u8>>>,
-        apply: &mut impl FnMut(T) -> Result<(), String>,
-    ) {
-        let found = read(file).map_err(|error| error.to_string());
-        let Some(applied) = found.transpose().map(|bytes| {
-            let bytes = bytes?;
-            apply(parse(&bytes)?)?;
-            Ok(pod::live_hash(&bytes))
-        }) else {
+    fn take<C: FileKeys>(&self, source: &Source, found: io::Result<Option<Vec<u8>>>, apply: &mut impl FnMut(C)) {
+        let Some(found) = found.transpose() else {
             return;
         };
-        let applied = applied.map_err(|why: String| format!("{}: {why}", file.path().display()));
+        let applied = found.map_err(|error| format!("{}: {error}", source.path.display())).and_then(|bytes| {
+            let Loaded { service, process, .. } = source.read::<C>(&bytes)?;
+            source.telemetry.log(&process.log)?;
+            apply(service);
+            Ok(pod::live_hash(&bytes))
+        });
         let mut state = self.shared.state.lock();
         match applied {
             Ok(hash) => {
-                tracing::info!(file = %file.path().display(), hash, "live settings are in force");
+                tracing::info!(file = %source.path.display(), hash, "live settings are in force");
                 *state = State { hash: Some(hash), error: None };
             }
             Err(error) => {
@@ -123,26 +126,36 @@ impl Live {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "expected UTF-8".to_owned())?;
-    toml::from_str(text).map_err(|error| {
-        let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
-        format!("line {line}: {}", error.message().replace('\n', ", "))
-    })
+impl Source {
+    fn read<C: FileKeys>(&self, bytes: &[u8]) -> Result<Loaded<C>, String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| format!("{}: expected UTF-8", self.path.display()))?;
+        config::reload(&self.origin, &self.path, text).map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ffi::OsString;
 
     use tokio::sync::watch;
 
     use super::*;
+    use crate::config::FileKey;
 
-    #[derive(Debug, serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[derive(Clone, Debug, clap::Args)]
     struct Sample {
-        speed: u32,
+        /// How fast.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+        top_speed: u32,
+        /// Which way.
+        #[arg(long, default_value = "up")]
+        way: String,
+    }
+
+    impl FileKeys for Sample {
+        const KEYS: &'static [(&'static str, FileKey)] = &[];
+        const LIVE: &'static [&'static str] = &["topSpeed"];
     }
 
     struct Followed {
@@ -152,20 +165,23 @@ mod tests {
     }
 
     impl Followed {
-        fn start(text: Option<&str>, annotations: Annotations) -> Self {
+        /// A process with these flags beside those of its files.
+        fn start(text: Option<&str>, annotations: Annotations, flags: &[&str]) -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("live.toml");
+            let path = |name: &str| folder.path().join(name);
             if let Some(text) = text {
-                std::fs::write(&path, text).unwrap();
+                std::fs::write(path("live.toml"), text).unwrap();
             }
-            let live = Live::new(&path, annotations);
+            std::fs::write(path("config.toml"), "[imcluster]\ntopSpeed = 5\n").unwrap();
+            let files = [("--live", path("live.toml")), ("--config", path("config.toml"))];
+            let argv = files.into_iter().flat_map(|(flag, path)| [OsString::from(flag), path.into()]);
+            let argv = argv.chain(flags.iter().map(OsString::from));
+            let loaded = config::load::<Sample>("sample", "", argv, &|_| None).unwrap();
+            let live = Live::new(&loaded.process, annotations, Telemetry::default());
             let applied = Arc::<Mutex<Vec<u32>>>::default();
             live.follow({
                 let applied = applied.clone();
-                move |Sample { speed }| match speed {
-                    0 => Err("speed: expected more than 0".to_owned()),
-                    speed => Ok(applied.lock().push(speed)),
-                }
+                move |Sample { top_speed, .. }| applied.lock().push(top_speed)
             });
             Self { live, applied, folder }
         }
@@ -187,38 +203,53 @@ mod tests {
 
     #[tokio::test]
     async fn a_hang_up_has_it_read_again_and_a_bad_file_changes_nothing() {
-        let followed = Followed::start(Some("speed = 1\n"), crate::annotations::none());
+        let followed = Followed::start(Some("topSpeed = 1\n"), crate::annotations::none(), &[]);
         assert_eq!(*followed.applied.lock(), [1]);
-        assert_eq!(followed.live.hash(), Some(pod::live_hash(b"speed = 1\n")));
+        assert_eq!(followed.live.hash(), Some(pod::live_hash(b"topSpeed = 1\n")));
         let status = Status::default();
         followed.live.describe(&status);
 
         for (bad, why) in [
-            ("speed = 1\nsped = 2", "live.toml: line 2: unknown field `sped`"),
-            ("speed = 0", "live.toml: speed: expected more than 0"),
-            ("speed = ", "live.toml: line 1: "),
+            (
+                "topSpeed = 1\nway = \"down\"",
+                "live.toml: way cannot change while this service runs: expected some of log, topSpeed",
+            ),
+            ("topSpeed = 0", "topSpeed is `0`"),
+            ("log = \"a=b=c\"", "log is `a=b=c`"),
+            ("topSpeed = ", "live.toml: line 1: expected TOML"),
         ] {
             followed.write(bad);
             followed.live.reload();
-            followed.eventually(bad, |it| it.live.error().is_some_and(|error| error.contains(why))).await;
-            assert_eq!(status.report()["configHash"], pod::live_hash(b"speed = 1\n"));
+            followed.eventually(why, |it| it.live.error().is_some_and(|error| error.contains(why))).await;
+            assert_eq!(status.report()["configHash"], pod::live_hash(b"topSpeed = 1\n"));
         }
         assert!(status.report()["reloadError"].is_string());
-        followed.write("speed = 2\n");
+        followed.write("[imcluster]\ntopSpeed = 2\n");
         followed.live.reload();
         followed.eventually("it is used", |it| *it.applied.lock() == [1, 2]).await;
-        assert_eq!(status.report(), serde_json::json!({"configHash": pod::live_hash(b"speed = 2\n")}));
+        let hash = pod::live_hash(b"[imcluster]\ntopSpeed = 2\n");
+        assert_eq!(status.report(), serde_json::json!({"configHash": hash}));
+        followed.write("");
+        followed.live.reload();
+        followed.eventually("what it no longer says is as before", |it| *it.applied.lock() == [1, 2, 5]).await;
+    }
+
+    #[tokio::test]
+    async fn it_wins_over_the_other_file_and_a_flag_wins_over_it() {
+        let text = Some("topSpeed = 3\n");
+        assert_eq!(*Followed::start(text, crate::annotations::none(), &[]).applied.lock(), [3]);
+        assert_eq!(*Followed::start(text, crate::annotations::none(), &["--top-speed", "9"]).applied.lock(), [9]);
     }
 
     #[tokio::test]
     async fn outside_a_pod_only_a_hang_up_counts_and_in_one_every_change() {
-        let alone = Followed::start(None, crate::annotations::none());
+        let alone = Followed::start(None, crate::annotations::none(), &[]);
         let annotated = BTreeMap::from([("kubernetes.io/config.source".to_owned(), "api".to_owned())]);
         let (_pod, annotations) = watch::channel(Arc::new(annotated));
-        let in_a_pod = Followed::start(None, annotations);
+        let in_a_pod = Followed::start(None, annotations, &[]);
         assert_eq!((alone.live.hash(), alone.live.error()), (None, None));
         for followed in [&alone, &in_a_pod] {
-            followed.write("speed = 3\n");
+            followed.write("topSpeed = 3\n");
         }
         in_a_pod.eventually("it is used", |it| *it.applied.lock() == [3]).await;
         assert!(alone.applied.lock().is_empty());
@@ -228,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hang_up_without_a_file_says_so() {
-        let followed = Followed::start(None, crate::annotations::none());
+        let followed = Followed::start(None, crate::annotations::none(), &[]);
         followed.live.reload();
         followed.eventually("it is said", |it| it.live.error().is_some()).await;
         assert_eq!(followed.live.hash(), None);

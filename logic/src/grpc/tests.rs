@@ -38,7 +38,7 @@ async fn server() -> Server {
         online: online.clone(),
         receive: Receive::start(&receive, &Metrics::default(), Shutdown::new()),
         nodes: Arc::new(|platform, ip| NodesReply { domain: format!("{platform} {ip}"), ..NodesReply::default() }),
-        heartbeat: Duration::from_secs(480),
+        heartbeat: Arc::new(|| Duration::from_secs(480)),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
