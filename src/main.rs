@@ -27,6 +27,8 @@ Commands:
   comet       holds the connections
   logic       decides who gets a push; the HTTP API
   job         carries pushes from Kafka to the comets
+  operator    keeps the ImClusters of a Kubernetes cluster true
+  crd         prints the CustomResourceDefinition of ImCluster, or its reference page (--reference)
   bench       loads a gateway and reports what it did
   smoke       makes an ImCluster, pushes one message through it and removes it (what `helm test` runs)
 
@@ -47,10 +49,12 @@ fn main() -> ExitCode {
         Some("comet") => start("comet", "holds the connections", argv, comet),
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
+        Some("operator") => start("operator", "keeps the ImClusters of a Kubernetes cluster true", argv, operator::run),
+        Some("crd") => crd(&argv),
         Some("bench") => bench(argv),
         Some("smoke") => smoke::main(argv),
         _ => failed(&ConfigError::Invalid(format!(
-            "unknown command `{}`: expected standalone, comet, logic, job, bench or smoke",
+            "unknown command `{}`: expected standalone, comet, logic, job, operator, crd, bench or smoke",
             command.to_string_lossy()
         ))),
     }
@@ -92,6 +96,19 @@ fn start<C: FileKeys>(
         process.end().await;
         ended
     })
+}
+
+/// `imcluster crd`.
+fn crd(argv: &[OsString]) -> ExitCode {
+    match argv.iter().map(|arg| arg.to_str()).collect::<Vec<_>>().as_slice() {
+        [] => shown(operator::crd::yaml().trim_end()),
+        [Some("--reference")] => shown(operator::reference::page().trim_end()),
+        [Some("--help" | "-h")] => shown(
+            "imcluster crd: prints the CustomResourceDefinition of ImCluster\n\nUsage: imcluster crd [--reference]\n\n\
+             Options:\n      --reference  print the reference page of its fields instead",
+        ),
+        _ => failed(&ConfigError::Invalid("crd: expected nothing or --reference".to_owned())),
+    }
 }
 
 /// `imcluster bench`.

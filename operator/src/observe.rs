@@ -28,6 +28,8 @@ pub struct Observed {
     pub children: Vec<Seen>,
     /// Objects that have a child's name and are somebody else's, found by asking for them.
     pub foreign: Vec<Key>,
+    /// Objects that the API server would not take, and what it said.
+    pub refused: Vec<(Key, String)>,
     /// Every pod of this cluster.
     pub pods: Vec<Pod>,
     /// When connections and lag were last reported, in Unix seconds.

@@ -47,6 +47,8 @@ pub struct Plan {
 /// One object to apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Apply {
+    /// When: nothing of a later stage is applied while this cannot be.
+    pub stage: crate::build::Stage,
     /// Which.
     pub key: Key,
     /// The whole body of what is ours.

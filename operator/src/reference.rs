@@ -120,8 +120,10 @@ mod tests {
                 found.push(name.clone());
                 names(property, found);
             }
-            for below in ["items", "additionalProperties"] {
-                names(&schema[below], found);
+            for below in ["items", "additionalProperties"].map(|below| &schema[below]) {
+                if below.is_object() {
+                    names(below, found);
+                }
             }
         }
         let mut all = Vec::new();

@@ -100,30 +100,22 @@ fn news(before: &ImClusterStatus, now: &[Condition]) -> Vec<Note> {
 
 /// Where to push and to connect: from outside when there is a way in, else by the names of the Services.
 fn endpoints(facts: &Facts<'_>) -> Endpoints {
-    let Facts { cluster, observed, .. } = facts;
-    let ingress = cluster.logic.ingress.as_ref();
+    let cluster = facts.cluster;
+    let inside = |service: &str, port: u16| format!("{}-{service}.{}.svc:{port}", cluster.name, cluster.namespace);
     let route = cluster.logic.http_route.as_ref().and_then(|route| route.hostnames.first());
-    let inside = |component: &str| format!("{}-{component}.{}.svc", cluster.name, cluster.namespace);
-    let (is_tls, host) = match (ingress, route) {
-        (Some(ingress), _) => (ingress.tls_secret.is_some(), ingress.host.clone()),
-        (None, Some(host)) => (false, host.clone()),
-        (None, None) => (false, format!("{}:{}", inside("logic"), runtime::pod::LOGIC_HTTP)),
+    let (http, host) = match (&cluster.logic.ingress, route) {
+        (Some(ingress), _) => (if ingress.tls_secret.is_some() { "https" } else { "http" }, ingress.host.clone()),
+        (None, Some(host)) => ("http", host.clone()),
+        (None, None) => ("http", inside("logic", runtime::pod::LOGIC_HTTP)),
     };
-    let http = if is_tls { "https" } else { "http" };
-    let own_ingress = observed.cluster.spec.comet.ingress.as_ref();
-    let own_host = own_ingress.and_then(|ingress| ingress.host.clone());
-    let is_outside = ingress.is_some() || route.is_some() || own_host.is_some();
-    let websocket = if cluster.comet.is_routed && is_outside {
-        let is_tls = own_ingress.map_or(is_tls, |ingress| ingress.tls.is_some() || (is_tls && ingress.host.is_none()));
-        let scheme = if is_tls { "wss" } else { "ws" };
-        format!("{scheme}://{}{}", own_host.unwrap_or_else(|| host.clone()), cluster.comet.websocket_path)
-    } else {
-        let port = cluster.comet.websocket_port;
-        format!("ws://{}:{port}{}", inside("comet-public"), cluster.comet.websocket_path)
+    let (ws, server) = match (&cluster.comet.ingress, route) {
+        (Some(ingress), _) => (if ingress.tls_secret.is_some() { "wss" } else { "ws" }, ingress.host.clone()),
+        (None, Some(host)) => ("ws", host.clone()),
+        (None, None) => ("ws", inside("comet-public", cluster.comet.websocket_port)),
     };
     Endpoints {
         push: Some(format!("{http}://{host}/goim/push")),
         nodes: Some(format!("{http}://{host}/goim/nodes/weighted")),
-        websocket: Some(websocket),
+        websocket: Some(format!("{ws}://{server}{}", runtime::pod::WEBSOCKET_PATH)),
     }
 }

@@ -46,6 +46,7 @@ pub struct Live {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = described_by_its_field)]
 pub enum LogFormat {
     /// For people.
     Plain,
@@ -61,6 +62,11 @@ fn restarts(schema: &mut Schema) {
 /// Says of every setting that changing it does not.
 fn reloads(schema: &mut Schema) {
     add_to_descriptions(schema, "A change is taken up without a restart.");
+}
+
+/// Keeps the description of an enum from hiding that of the field: of an optional enum a CRD shows only one.
+fn described_by_its_field(schema: &mut Schema) {
+    schema.remove("description");
 }
 
 fn add_to_descriptions(schema: &mut Schema, sentence: &str) {

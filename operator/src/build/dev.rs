@@ -69,7 +69,7 @@ fn server(place: Place<'_>, server: &Server, children: &mut Vec<Child>) {
     let cluster = place.cluster;
     let name = child_name(cluster, component);
     let data = json!({server.file: server.settings});
-    children.push(Place { stage: Stage::Config, ..place }.child("v1", "ConfigMap", &name, json!({"data": data})));
+    children.push(place.child("v1", "ConfigMap", &name, json!({"data": data})));
     children.push(place.child(
         "v1",
         "Service",

@@ -76,6 +76,7 @@ impl Children {
             }
             let names_replicas = object.data.pointer("/spec/replicas").and_then(Value::as_i64).is_some();
             Apply {
+                stage: child.stage,
                 uid: seen.map(|seen| seen.uid.clone()),
                 first_replicas: (is_comet && seen.is_none())
                     .then(|| observed.cluster.spec.comet.replicas),

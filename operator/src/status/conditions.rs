@@ -170,6 +170,9 @@ fn progressing(facts: &Facts<'_>) -> Verdict {
     if let Some(foreign) = foreign(facts) {
         return foreign;
     }
+    if let Some((key, said)) = facts.observed.refused.first() {
+        return no("Refused", format!("{key}: the API server says: {said}"));
+    }
     if facts.is_done() {
         return no("RolloutComplete", format!("{} runs", facts.cluster.version));
     }

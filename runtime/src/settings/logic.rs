@@ -122,6 +122,7 @@ pub struct Live {
 /// What happens to one connection too many of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(transform = super::described_by_its_field)]
 pub enum MidPolicy {
     /// The new one is refused.
     Refuse,
