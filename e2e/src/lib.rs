@@ -4,6 +4,8 @@
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
 //! [`image`] packs all three for a cluster.
 //!
+//! [`cluster`] is a real Kubernetes, in network namespaces of its own.
+//!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
 //! body. [`bench`] is `imcluster bench`.
 
@@ -16,6 +18,7 @@ pub mod certs;
 pub mod checker;
 pub mod child;
 pub mod client;
+pub mod cluster;
 mod eventually;
 pub mod image;
 pub mod kafka;
