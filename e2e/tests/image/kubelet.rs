@@ -29,7 +29,8 @@ async fn they_run_together_on_a_node_under_the_restricted_profile() {
         let line = ["exec", "all", "--namespace=images", "--container", container, "--"];
         cluster.kubectl(&[&line, command].concat()).await
     };
-    let topic = ["java", "-Xmx96m", "-XX:-UsePerfData", "-cp", "/opt/kafka/libs/*", "org.apache.kafka.tools.TopicCommand"];
+    let topic =
+        ["java", "-Xmx96m", "-XX:-UsePerfData", "-cp", "/opt/kafka/libs/*", "org.apache.kafka.tools.TopicCommand"];
     let create = ["--bootstrap-server=127.0.0.1:9092", "--create", "--if-not-exists", "--topic=goim-push-topic"];
     let command = [&topic[..], &create[..]].concat();
     eventually(READY, "Kafka to make a topic", || exec("kafka", &command)).await.unwrap();
