@@ -2,6 +2,9 @@
 //! that cannot be written. Needs root, for mounts in a namespace of their own.
 #![allow(clippy::unwrap_used)]
 
+#[path = "image/kubelet.rs"]
+mod kubelet;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
