@@ -13,9 +13,10 @@ mod pods;
 mod redis;
 mod status;
 
-use kube::CustomResource;
+use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use comet::{
     Advertise, CometConfig, CometIngress, CometSpec, Drain, Exposure, ExposureType, Listeners, PodServiceType, Rollout,
@@ -222,3 +223,42 @@ pub struct ServiceMonitor {
     #[schemars(schema_with = "bounds::labels")]
     pub labels: std::collections::BTreeMap<String, String>,
 }
+
+/// The CustomResourceDefinition as YAML: what `imcluster crd` prints.
+pub fn yaml() -> String {
+    let mut crd = serde_json::to_value(ImCluster::crd()).expect("a CRD is maps with string keys");
+    tidy(&mut crd);
+    let yaml = serde_saphyr::to_string(&crd).expect("JSON is YAML");
+    format!("# Made by `imcluster crd`.\n{}\n", yaml.trim_end())
+}
+
+/// Writes whole numbers without a fraction and descriptions without the line breaks of the source.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(description)) = fields.get_mut("description") {
+                *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(values) => values.iter_mut().for_each(tidy),
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+            if let Some(whole) = whole {
+                *value = Value::from(whole as i64);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The schema of an ImCluster as the API server has it.
+pub(crate) fn schema() -> Value {
+    let crd = ImCluster::crd();
+    let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
+    serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))
+        .expect("a schema is maps with string keys")
+}
+
+#[cfg(test)]
+mod tests;

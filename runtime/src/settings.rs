@@ -4,7 +4,7 @@
 //!
 //! Nothing has a value here: what is not set is as the service has it (`--help`), and the comments say how that is.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 pub mod comet;
@@ -46,9 +46,79 @@ pub struct Live {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = described_by_its_field)]
 pub enum LogFormat {
     /// For people.
     Plain,
     /// For collectors.
     Json,
+}
+
+/// Says of every setting that changing it restarts pods.
+fn restarts(schema: &mut Schema) {
+    add_to_descriptions(schema, "A change restarts the pods.");
+}
+
+/// Says of every setting that changing it does not.
+fn reloads(schema: &mut Schema) {
+    add_to_descriptions(schema, "A change is taken up without a restart.");
+}
+
+/// Keeps the description of an enum from hiding that of the field: of an optional enum a CRD shows only one.
+fn described_by_its_field(schema: &mut Schema) {
+    schema.remove("description");
+}
+
+fn add_to_descriptions(schema: &mut Schema, sentence: &str) {
+    let properties = schema.get_mut("properties").and_then(|properties| properties.as_object_mut());
+    for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
+        if let Some(serde_json::Value::String(description)) = property.get_mut("description") {
+            description.push(' ');
+            description.push_str(sentence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptions<T: JsonSchema>() -> Vec<(String, String)> {
+        let schema = schemars::schema_for!(T);
+        let properties = schema.get("properties").and_then(|properties| properties.as_object()).unwrap();
+        let text = |value: &serde_json::Value| value["description"].as_str().unwrap_or_default().to_owned();
+        properties.iter().map(|(name, property)| (name.clone(), text(property))).collect()
+    }
+
+    #[test]
+    fn every_setting_says_whether_a_change_restarts_pods() {
+        let fixed = [descriptions::<comet::Fixed>(), descriptions::<logic::Fixed>(), descriptions::<job::Fixed>()];
+        for (name, text) in fixed.concat() {
+            assert!(text.ends_with(" A change restarts the pods."), "{name}: {text}");
+        }
+        let live = [descriptions::<comet::Live>(), descriptions::<logic::Live>(), descriptions::<job::Live>()];
+        for (name, text) in live.concat() {
+            assert!(text.ends_with(" A change is taken up without a restart."), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_setting_is_either_fixed_or_live() {
+        let pairs = [
+            (descriptions::<comet::Fixed>(), descriptions::<comet::Live>()),
+            (descriptions::<logic::Fixed>(), descriptions::<logic::Live>()),
+            (descriptions::<job::Fixed>(), descriptions::<job::Live>()),
+        ];
+        for (fixed, live) in pairs {
+            assert!(fixed.iter().all(|(name, _)| live.iter().all(|(other, _)| name != other)), "{fixed:?} {live:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_is_not_written() {
+        assert_eq!(serde_json::to_string(&comet::Fixed::default()).unwrap(), "{}");
+        let live = comet::Live { queue_bytes: Some(65536), ..comet::Live::default() };
+        assert_eq!(toml::to_string(&live).unwrap(), "queueBytes = 65536\n");
+        assert_eq!(toml::from_str::<comet::Live>("queueBytes = 65536").unwrap(), live);
+    }
 }

@@ -16,6 +16,11 @@ pub(super) const KAFKA_NAME: &str = r"^[-._0-9A-Za-z]+$";
 /// A Kubernetes quantity.
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
+/// Keeps the description of an enum from hiding that of the field: of an optional enum a CRD shows only one.
+pub(super) fn described_by_its_field(schema: &mut Schema) {
+    schema.remove("description");
+}
+
 /// An object whose fields are not ours to name.
 pub(super) fn free_form(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })

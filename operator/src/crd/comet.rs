@@ -46,7 +46,7 @@ pub struct CometSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub zones: Vec<Zone>,
-    /// Settings of the comets.
+    /// Settings of the comets. What is not set has comet's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<CometConfig>,
     /// Further settings as the configuration file has them, merged over everything else. A setting that comet does not
@@ -236,6 +236,7 @@ pub enum ExposureType {
 
 /// The type of the Service of each comet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = bounds::described_by_its_field)]
 pub enum PodServiceType {
     /// Inside the cluster.
     ClusterIP,

@@ -27,7 +27,7 @@ pub struct JobSpec {
     /// `Global`: all jobs share one consumer group and each pushes to the comets of all zones. `PerZone`: every zone
     /// of `comet.zones` has its own jobs and consumer group (`<consumerGroup>.<zone>`), which push to its comets only.
     pub mode: JobMode,
-    /// Settings of the jobs.
+    /// Settings of the jobs. What is not set has job's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<JobConfig>,
     /// Further settings as the configuration file has them, merged over everything else. A setting that job does not

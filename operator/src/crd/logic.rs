@@ -41,7 +41,7 @@ pub struct LogicSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub regions: Vec<Region>,
-    /// Settings of the logics.
+    /// Settings of the logics. What is not set has logic's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<LogicConfig>,
     /// Further settings as the configuration file has them, merged over everything else. A setting that logic does not

@@ -32,6 +32,7 @@ pub struct Image {
 
 /// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = bounds::described_by_its_field)]
 pub enum PullPolicy {
     /// At every start of a pod.
     Always,

@@ -8,6 +8,7 @@ use super::{DURATION, NETWORK};
 /// What comet reads when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::restarts)]
 pub struct Fixed {
     /// What every process has.
     #[serde(flatten)]
@@ -51,6 +52,7 @@ pub struct Fixed {
 /// What comet takes up while it runs. Limits hold for connections that come after the change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::reloads)]
 pub struct Live {
     /// What every process has.
     #[serde(flatten)]

@@ -8,6 +8,7 @@ use super::DURATION;
 /// What job reads when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::restarts)]
 pub struct Fixed {
     /// What every process has.
     #[serde(flatten)]
@@ -26,6 +27,7 @@ pub struct Fixed {
 /// What job takes up while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::reloads)]
 pub struct Live {
     /// What every process has.
     #[serde(flatten)]

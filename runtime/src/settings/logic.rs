@@ -8,6 +8,7 @@ use super::{DURATION, NETWORK};
 /// What logic reads when it starts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::restarts)]
 pub struct Fixed {
     /// What every process has.
     #[serde(flatten)]
@@ -62,6 +63,7 @@ pub struct Fixed {
 /// What logic takes up while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = super::reloads)]
 pub struct Live {
     /// What every process has.
     #[serde(flatten)]
@@ -120,6 +122,7 @@ pub struct Live {
 /// What happens to one connection too many of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(transform = super::described_by_its_field)]
 pub enum MidPolicy {
     /// The new one is refused.
     Refuse,
