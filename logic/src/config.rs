@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
 use runtime::proxies::Network;
+use runtime::settings;
 
 use crate::queue;
 use crate::receive::ReceiveConfig;
@@ -255,20 +256,9 @@ impl FileKeys for Config {
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
 
-    const LIVE: &'static [&'static str] = &[
-        "maxPushBody",
-        "maxPushKeys",
-        "pushDeadline",
-        "midConnections",
-        "midPolicy",
-        "heartbeat",
-        "heartbeatMax",
-        "regionWeight",
-        "backoffMaxDelay",
-        "backoffBaseDelay",
-        "backoffFactor",
-        "backoffJitter",
-    ];
+    fn live() -> Vec<String> {
+        names::<settings::logic::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
