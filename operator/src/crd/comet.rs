@@ -21,19 +21,16 @@ pub struct CometSpec {
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
     /// Where clients connect, in the pods and on their Services. A change restarts the comets.
-    #[schemars(extend("default" = {}))]
     pub listeners: Listeners,
     /// How clients reach the WebSocket listener through an Ingress, at the path `/sub`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<CometIngress>,
     /// How clients reach the comets directly.
-    #[schemars(extend("default" = {}))]
     pub exposure: Exposure,
     /// What clients are told to connect to when they ask `/goim/nodes/weighted`. A change restarts logic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<Advertise>,
     /// How a comet that is to go moves its clients away. A change restarts the comets.
-    #[schemars(extend("default" = {}))]
     pub drain: Drain,
     /// How a change reaches the comets, one at a time.
     #[schemars(extend("default" = {}))]
