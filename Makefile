@@ -1,9 +1,5 @@
 # The commands a person types. Each is a line that could be typed by hand.
-<<<<<<< HEAD
-.PHONY: help run run-real check test bench image bundle soak
-=======
-.PHONY: help run run-real check test bench image soak cluster-up cluster-shell cluster-down
->>>>>>> cluster
+.PHONY: help run run-real check test bench image bundle soak cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
 IMAGE ?= imcluster:0.1.0

@@ -15,10 +15,6 @@ pub mod build;
 pub mod config;
 pub mod controller;
 pub mod crd;
-<<<<<<< HEAD
-pub mod reference;
-pub mod validate;
-=======
 pub mod events;
 pub mod lease;
 pub mod metrics;
@@ -31,4 +27,3 @@ pub mod validate;
 
 pub use config::Config;
 pub use controller::run;
->>>>>>> ctl
