@@ -14,7 +14,7 @@ COPY operator operator
 COPY e2e e2e
 # The build folder is a cache and not part of the layer, so what e2e/images/imcluster.toml lists is put aside.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --profile dist -p imcluster -p e2e --bins \
+    cargo build --locked --profile dist -p imcluster -p e2e --bin imcluster --bin image \
     && target/dist/image imcluster --root /image
 
 # A test compares what follows with that list.

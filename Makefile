@@ -26,7 +26,7 @@ bench: ## the figures of the README, measured here
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
 image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
-	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out $(BIN)/../imcluster.tar
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out "$${CARGO_TARGET_DIR:-target}/imcluster.tar"
 
 bundle: ## deploy/imcluster.yaml, from the charts with helm
 	deploy/bundle

@@ -2,10 +2,13 @@
 //! that cannot be written. Needs root, for mounts in a namespace of their own.
 #![allow(clippy::unwrap_used)]
 
+#[path = "image/kubelet.rs"]
+mod kubelet;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::child;
@@ -49,12 +52,13 @@ impl Unpacked {
         Self { folder, config }
     }
 
-    fn root(&self) -> std::path::PathBuf {
+    fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
     /// Runs a command in it to its end and returns what it printed.
     async fn run(&self, argv: &[&str]) -> anyhow::Result<String> {
+        anyhow::ensure!(fs::metadata("/proc/self")?.uid() == 0, "mounts are root's to make: run the test as root");
         for mounted in ["dev", "proc"] {
             fs::create_dir_all(self.root().join(mounted))?;
         }

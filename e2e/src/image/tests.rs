@@ -185,6 +185,17 @@ async fn a_program_that_is_missing_is_named() {
     assert_eq!(told, "`no-such-program` is not on PATH: install it");
 }
 
+#[test]
+fn the_ports_of_the_images_are_those_of_pods() {
+    use runtime::pod::{
+        ADMIN, COMET_GRPC, KAFKA, LOGIC_GRPC, LOGIC_HTTP, REDIS, TCP, TCP_TLS, WEBSOCKET, WEBSOCKET_TLS,
+    };
+    let ours = vec![TCP, WEBSOCKET, WEBSOCKET_TLS, TCP_TLS, COMET_GRPC, LOGIC_HTTP, LOGIC_GRPC, ADMIN];
+    for (image, ports) in [(Image::Imcluster, ours), (Image::Kafka, vec![KAFKA]), (Image::Redis, vec![REDIS])] {
+        assert_eq!(image.recipe().unwrap().ports, ports, "{image:?}");
+    }
+}
+
 /// The last stage of the Dockerfile, without its comments, against the same said by the list.
 #[test]
 fn the_dockerfile_tells_docker_what_the_list_tells_others() {
