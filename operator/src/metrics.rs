@@ -131,8 +131,7 @@ impl Read {
     pub fn conditions(&self, namespace: &str, name: &str, held: impl IntoIterator<Item = (String, bool)>) {
         let mut conditions = self.conditions.lock();
         conditions.retain(|key, _| (key.0.as_str(), key.1.as_str()) != (namespace, name));
-        conditions
-            .extend(held.into_iter().map(|(kind, held)| ((namespace.to_owned(), name.to_owned(), kind), held)));
+        conditions.extend(held.into_iter().map(|(kind, held)| ((namespace.to_owned(), name.to_owned(), kind), held)));
     }
 
     fn ages(&self, now: Instant) -> Vec<(String, f64)> {

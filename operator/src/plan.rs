@@ -17,8 +17,8 @@ use crate::observe::{Key, Observed};
 use crate::status;
 use crate::validate::{Cluster, validate};
 
-pub use comet::Step;
 pub use children::Children;
+pub use comet::Step;
 pub use desired::Desired;
 
 /// What to do.

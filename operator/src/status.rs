@@ -80,7 +80,8 @@ fn news(before: &ImClusterStatus, now: &[Condition]) -> Vec<Note> {
     }
     let was = |kind: &str| before.conditions.iter().find(|condition| condition.type_ == kind);
     for condition in now {
-        let is_new = was(&condition.type_).is_none_or(|was| (&was.reason, &was.message) != (&condition.reason, &condition.message));
+        let is_new = was(&condition.type_)
+            .is_none_or(|was| (&was.reason, &was.message) != (&condition.reason, &condition.message));
         let reason = match (condition.type_.as_str(), condition.status.as_str(), condition.reason.as_str()) {
             ("Progressing", _, "Stalled") => Reason::RolloutStalled,
             ("Progressing", _, "InvalidSpec" | "VersionNotSupported") => Reason::InvalidSpec,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedSender;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
@@ -192,7 +192,10 @@ mod tests {
         let mut listing = Entries::new();
         let mut take = |event| cache.take(event, &mut listing).len();
         assert!(!cache.is_filled());
-        assert_eq!(take(Event::Init) + take(Event::InitApply(Thing("a", 1))) + take(Event::InitApply(Thing("b", 1))), 0);
+        assert_eq!(
+            take(Event::Init) + take(Event::InitApply(Thing("a", 1))) + take(Event::InitApply(Thing("b", 1))),
+            0
+        );
         assert_eq!(take(Event::InitDone), 2);
         assert!(cache.is_filled());
         take(Event::Init);

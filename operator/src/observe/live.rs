@@ -43,8 +43,7 @@ pub async fn refresh(client: &Client, observed: &mut Observed) -> kube::Result<(
     );
     let pods: Api<core::Pod> = Api::namespaced(client.clone(), &namespace);
     let pods = pods.list(&ListParams::default().labels(&comets)).await?;
-    let mut known: HashMap<String, Pod> =
-        observed.pods.drain(..).map(|pod| (pod.uid.clone(), pod)).collect();
+    let mut known: HashMap<String, Pod> = observed.pods.drain(..).map(|pod| (pod.uid.clone(), pod)).collect();
     let found: Vec<Pod> = pods.items.iter().map(Pod::of).collect();
     for mut pod in found {
         if let Some(old) = known.remove(&pod.uid) {

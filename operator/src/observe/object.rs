@@ -178,8 +178,7 @@ fn has_address(kind: &str, data: &Value) -> bool {
         }
         "HTTPRoute" => {
             let parents = data.pointer("/status/parents").and_then(Value::as_array).into_iter().flatten();
-            let mut conditions =
-                parents.filter_map(|parent| parent.get("conditions")?.as_array()).flatten();
+            let mut conditions = parents.filter_map(|parent| parent.get("conditions")?.as_array()).flatten();
             conditions.any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
         }
         _ => false,

@@ -78,8 +78,7 @@ impl Children {
             Apply {
                 stage: child.stage,
                 uid: seen.map(|seen| seen.uid.clone()),
-                first_replicas: (is_comet && seen.is_none())
-                    .then(|| observed.cluster.spec.comet.replicas),
+                first_replicas: (is_comet && seen.is_none()).then(|| observed.cluster.spec.comet.replicas),
                 release: seen.and_then(|seen| released(seen, names_replicas)),
                 key,
                 object,

@@ -71,7 +71,8 @@ pub fn step(cluster: &Cluster, desired: &Desired, observed: &Observed, now: Time
     };
     let mut pods: Vec<&Pod> = observed.pods.iter().filter(|pod| pod.component == Some(Component::Comet)).collect();
     pods.sort_by_key(|pod| std::cmp::Reverse(pod.ordinal));
-    let budget = observed.ours("PodDisruptionBudget", &desired.comet_name).and_then(|budget| budget.disruptions_allowed);
+    let budget =
+        observed.ours("PodDisruptionBudget", &desired.comet_name).and_then(|budget| budget.disruptions_allowed);
     let drain = &observed.cluster.spec.comet.drain;
     let view = View {
         cluster,
@@ -115,7 +116,8 @@ impl View<'_> {
         if set.observed_generation < set.generation {
             return step;
         }
-        if let Some(pod) = self.pods.iter().find(|pod| pod.is_node_lost && pod.dies.is_some_and(|dies| dies < self.now)) {
+        if let Some(pod) = self.pods.iter().find(|pod| pod.is_node_lost && pod.dies.is_some_and(|dies| dies < self.now))
+        {
             let text = format!("{}: its node is not ready; deleted so that it can start elsewhere", pod.name);
             step.notes.push(Note::new(Reason::ForcedPodDelete, text));
             step.action = Some(Action::ForceDelete { pod: pod.name.clone(), uid: pod.uid.clone() });

@@ -137,4 +137,3 @@ fn updated_servers(restart: &str, cluster: &Cluster, observed: &Observed) -> Vec
     servers.sort();
     servers
 }
-

@@ -83,11 +83,8 @@ impl Conditions {
             conditions.set("VersionSupported", yes("Supported", format!("{wanted} can be run")));
         }
         conditions.set("ReconciliationPaused", paused(observed.cluster.spec.paused));
-        let kept: Vec<Condition> = before
-            .iter()
-            .filter(|old| !conditions.held.iter().any(|new| new.type_ == old.type_))
-            .cloned()
-            .collect();
+        let kept: Vec<Condition> =
+            before.iter().filter(|old| !conditions.held.iter().any(|new| new.type_ == old.type_)).cloned().collect();
         conditions.held.extend(kept);
         conditions.held.sort_by(|one, other| one.type_.cmp(&other.type_));
         conditions
@@ -148,17 +145,16 @@ fn ready(facts: &Facts<'_>, dependencies: &Verdict, was_ready: bool) -> Verdict 
 
 /// Pods that are not ready, and why.
 fn causes<'a>(pods: impl Iterator<Item = &'a Pod>) -> String {
-    let mut causes: Vec<String> = pods
-        .filter(|pod| !pod.is_ready())
-        .filter_map(|pod| Some(format!("{}: {}", pod.name, pod.cause()?)))
-        .collect();
+    let mut causes: Vec<String> =
+        pods.filter(|pod| !pod.is_ready()).filter_map(|pod| Some(format!("{}: {}", pod.name, pod.cause()?))).collect();
     causes.sort();
     causes.into_iter().next().map(|cause| format!("; {cause}")).unwrap_or_default()
 }
 
 fn foreign(facts: &Facts<'_>) -> Option<Verdict> {
     let key = facts.observed.foreign.first()?;
-    let text = format!("{key} is not this ImCluster's: it was left alone; delete or rename it, or rename the ImCluster");
+    let text =
+        format!("{key} is not this ImCluster's: it was left alone; delete or rename it, or rename the ImCluster");
     Some(no("ForeignObject", text))
 }
 
