@@ -73,7 +73,7 @@ pub(crate) async fn serve(address: SocketAddr, process: Arc<Process>) -> anyhow:
         .await
         .with_context(|| format!("--admin is `{address}`: expected an address that can be bound"))?;
     let bound = listener.local_addr()?;
-    process.metrics.collect(collect::Ours::new(process.readiness.clone()));
+    process.metrics.collect(collect::Ours::new(process.readiness.clone(), process.live.clone()));
     process.metrics.collect_unprefixed(collect::Proc);
     tokio::spawn(accept(listener, router(process), PATIENCE));
     Ok(bound)
