@@ -20,7 +20,7 @@ fn server() -> (Client, Log, Stored) {
             Method::GET => {
                 stored.get(&asked.path).map_or_else(|| refusal(404, "NotFound"), |found| (200, found.clone()))
             }
-            Method::PATCH if !asked.query.contains("fieldManager=imcluster-operator&") => (200, asked.body.clone()),
+            Method::PATCH if !asked.query.ends_with("fieldManager=imcluster-operator") => (200, asked.body.clone()),
             Method::PATCH => {
                 let mut body = asked.body.clone();
                 let uid = stored.get(&asked.path).map_or_else(
