@@ -2,6 +2,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod rendered;
 mod standalone;
 
 use std::ffi::{OsStr, OsString};
@@ -66,7 +68,7 @@ async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
 async fn logic(config: logic::Config, process: Process) -> anyhow::Result<()> {
     let listeners = logic::Listeners::bind(&config).await?;
     let store = logic::store::redis::RedisStore::start(&config.redis, &process)?;
-    let queue = logic::queue::kafka::KafkaQueue::start(&config.kafka, &process)?;
+    let queue = logic::queue::kafka::KafkaQueue::start(&config.kafka, &config.topic, &process)?;
     logic::run(config, listeners, Arc::new(store), Arc::new(queue), process).await
 }
 
@@ -88,6 +90,7 @@ fn start<C: FileKeys>(
     };
     finish(async {
         let process = Process::start(&loaded.process).await?;
+        process.status.part("component", move || name.into());
         loaded.notices.iter().for_each(runtime::config::Notice::log);
         let ended = service(loaded.service, process.clone()).await;
         process.end().await;

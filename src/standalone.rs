@@ -73,7 +73,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
     let log = MemoryLog::new(PARTITIONS, PARTITION_BYTES);
     let queue: Arc<dyn PushQueue> = match config.kafka {
-        Some(_) => Arc::new(KafkaQueue::start(&logic.kafka, &process)?),
+        Some(_) => Arc::new(KafkaQueue::start(&logic.kafka, &logic.topic, &process)?),
         None => Arc::new(MemoryQueue::new(log.clone())),
     };
     let source: Box<dyn Source> = match config.kafka {

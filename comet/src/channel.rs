@@ -30,9 +30,9 @@ const MAX_ACCEPTS: usize = 10_000;
 #[derive(Debug)]
 pub struct QueueLimits {
     /// Bytes a connection.
-    pub connection: usize,
+    pub connection: AtomicUsize,
     /// Bytes in this comet.
-    pub total: usize,
+    pub total: AtomicUsize,
     /// Bytes waiting in this comet now.
     pub used: AtomicUsize,
 }
@@ -88,6 +88,8 @@ pub struct Channel {
     pub variant: Variant,
     /// Tells this connection from others that had its place in the shard.
     pub serial: u32,
+    /// When its session was made, in Unix milliseconds by logic's clock.
+    pub connected_ms: Cell<u64>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
     /// When its session is to be refreshed at logic.
@@ -140,6 +142,7 @@ impl Channel {
             mid,
             variant,
             serial,
+            connected_ms: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),
             refresh_every: Cell::default(),
@@ -246,7 +249,7 @@ impl Channel {
                 pushed.dropped += messages;
                 return pushed;
             }
-            let limit = self.limits.connection.min(queue.waiting() + self.limits.left());
+            let limit = self.limits.connection().min(queue.waiting() + self.limits.left());
             let older = queue.make_room(frame.len(), limit);
             pushed.dropped += older;
             pushed.delivered = pushed.delivered.saturating_sub(older);
@@ -264,7 +267,7 @@ impl Channel {
     fn fits(&self, queue: &Outbound, more: usize) -> bool {
         let waiting = queue.waiting();
         // A frame larger than the limit is taken when it is the only one: whoever reads may be pushed anything.
-        (waiting == 0 || waiting + more <= self.limits.connection) && more <= self.limits.left()
+        (waiting == 0 || waiting + more <= self.limits.connection()) && more <= self.limits.left()
     }
 
     fn closes_when_full(&self, push: &Push) -> bool {
@@ -410,7 +413,11 @@ impl Drop for Channel {
 }
 
 impl QueueLimits {
+    fn connection(&self) -> usize {
+        self.connection.load(Ordering::Relaxed)
+    }
+
     fn left(&self) -> usize {
-        self.total.saturating_sub(self.used.load(Ordering::Relaxed))
+        self.total.load(Ordering::Relaxed).saturating_sub(self.used.load(Ordering::Relaxed))
     }
 }

@@ -63,8 +63,9 @@ pub struct Config {
     /// goim's region of this process; has no effect on job.
     #[arg(long, env = "REGION", hide = true)]
     pub region: Option<String>,
-    /// goim's zone of this process; job serves the comets of every zone.
-    #[arg(long, env = "ZONE", hide = true)]
+    /// goim's zone of this process. With `endpointslices:` only the comets of this zone are served, as goim's job does:
+    /// then every zone needs a job with a consumer group of its own. Otherwise it has no effect.
+    #[arg(long, env = "ZONE")]
     pub zone: Option<String>,
     /// goim's deployment environment; has no effect.
     #[arg(long, env = "DEPLOY_ENV", hide = true)]
@@ -90,6 +91,7 @@ impl FileKeys for Config {
         ("env.host", FileKey::Arg("host")),
         ("discovery.*", FileKey::Replaced("--comets")),
     ];
+    const LIVE: &'static [&'static str] = &["batchCount", "batchWindow", "batchBytes"];
 
     fn check(&self) -> Result<(), ConfigError> {
         consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
+use proto::peers;
 use runtime::config::{ConfigError, FileKey, FileKeys};
 use runtime::duration;
 
@@ -57,6 +58,22 @@ pub struct Config {
     /// Where push records go.
     #[command(flatten)]
     pub kafka: KafkaConfig,
+    /// How the topic should be.
+    #[command(flatten)]
+    pub topic: queue::kafka::TopicConfig,
+    /// Where the comets are, to send clients to none that is not ready or on its way out: as job's `--comets`. Without
+    /// it every comet that tells of itself is handed out; so it is where the source says nothing of readiness.
+    #[arg(long, value_name = "COMETS", env = "IMCLUSTER_COMETS")]
+    pub comets: Option<peers::Source>,
+    /// TOML file that says of zones their region and weight (`[zones.NAME]`), and which servers are the newest
+    /// (`updated`, listed first). Read again when it changes; it need not be there.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "IMCLUSTER_TOPOLOGY",
+        default_value = "/etc/imcluster/topology/topology.toml"
+    )]
+    pub topology: PathBuf,
     /// Our region, for /status.
     #[arg(long, env = "REGION", default_value = "")]
     pub region: String,
@@ -209,7 +226,7 @@ impl FileKeys for Config {
         ("backoff.factor", FileKey::Arg("factor")),
         ("backoff.jitter", FileKey::Arg("jitter")),
         ("backoff.maxdelay", FileKey::Arg("max_delay")),
-        ("discovery.*", FileKey::Replaced("nothing: comets report themselves to logic, and job takes --comets")),
+        ("discovery.*", FileKey::Replaced("--comets, or nothing: comets report themselves to logic")),
         ("env.deployenv", FileKey::Arg("deploy_env")),
         ("env.host", FileKey::Arg("host")),
         ("env.region", FileKey::Arg("region")),
@@ -243,6 +260,21 @@ impl FileKeys for Config {
         ("rpcclient.*", FileKey::NoEffect),
         ("rpcserver.*", FileKey::NoEffect),
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
+    ];
+
+    const LIVE: &'static [&'static str] = &[
+        "maxPushBody",
+        "maxPushKeys",
+        "pushDeadline",
+        "midConnections",
+        "midPolicy",
+        "heartbeat",
+        "heartbeatMax",
+        "regionWeight",
+        "backoffMaxDelay",
+        "backoffBaseDelay",
+        "backoffFactor",
+        "backoffJitter",
     ];
 
     fn check(&self) -> Result<(), ConfigError> {

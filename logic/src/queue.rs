@@ -45,7 +45,8 @@ impl NewRecord {
 /// The queue of push records. Kafka, or memory.
 #[async_trait]
 pub trait PushQueue: Send + Sync + 'static {
-    /// How many partitions there are, so that a push can be split by them.
+    /// How many partitions there are, so that a push can be split by them; 0 before the queue has said it. A push that
+    /// would have to be split has to wait for that: split by another number, its keys would not be in order.
     fn partitions(&self) -> u32;
     /// Keeps the record and returns its partition and offset.
     async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError>;

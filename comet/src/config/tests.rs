@@ -13,6 +13,10 @@ fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
 }
 
 pub(super) fn loopback() -> Config {
+    loopback_with(&[])
+}
+
+pub(super) fn loopback_with(flags: &[&str]) -> Config {
     let free = || vec!["127.0.0.1:0".parse().unwrap()];
     Config {
         tcp_bind: free(),
@@ -21,7 +25,7 @@ pub(super) fn loopback() -> Config {
         tcp_tls_bind: free(),
         grpc_bind: "127.0.0.1:0".parse().unwrap(),
         shards: NonZeroUsize::new(2),
-        ..parse(&[]).unwrap()
+        ..parse(flags).unwrap()
     }
 }
 
@@ -75,6 +79,22 @@ fn sizes_have_units_and_bad_ones_are_named() {
     for text in ["", "1GB", "-1", "99999999999999999999", "18446744073709551615KiB"] {
         assert!(size(text).unwrap_err().contains("expected a size such as"), "{text}");
     }
+}
+
+#[test]
+fn in_a_pod_the_id_is_its_name_and_the_start_of_its_uid_and_browsers_get_the_name() {
+    let pod = |name: &str| match name {
+        POD_NAME => Some("prod-comet-0".to_owned()),
+        POD_UID => Some("1f0c2d3e-0000-0000-0000-000000000000".to_owned()),
+        _ => None,
+    };
+    let host = identity(&pod).unwrap();
+    assert_eq!(host, "prod-comet-0.1f0c2d3e");
+    assert_eq!(identity(&|name| pod(name).filter(|_| name != POD_UID)), None, "both are needed");
+    let config = Config { host, pod_name: pod(POD_NAME), ..parse(&[]).unwrap() };
+    assert_eq!(config.public_host(), "prod-comet-0");
+    let told = Config { pod_name: pod(POD_NAME), ..parse(&["--host", "h1"]).unwrap() };
+    assert_eq!(told.public_host(), "h1");
 }
 
 #[test]

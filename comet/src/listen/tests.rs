@@ -10,7 +10,7 @@ use crate::config::for_tests;
 #[test]
 fn every_shard_has_its_own_socket_on_every_port() {
     let listeners = Listeners::bind(&for_tests()).unwrap();
-    let bound = listeners.bound().to_vec();
+    let bound = listeners.bound();
     let tcp = listeners.address(ListenerKind::Tcp).unwrap();
     assert_ne!(tcp.port(), 0);
     assert_eq!(listeners.address(ListenerKind::WebSocketTls), None, "TLS ports are closed unless asked for");

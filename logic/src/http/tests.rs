@@ -57,12 +57,12 @@ impl Site {
         let api = Arc::new(Api {
             pusher: Pusher::new(store.clone(), queue.clone()),
             online: online.clone(),
-            nodes: Nodes::new(config.node.clone(), online.clone()),
+            nodes: Nodes::new(config.node.clone(), crate::places::Places::new(online.clone(), None)),
             tokens: config.push_tokens.as_deref().map(|path| Tokens::open(path).unwrap()),
             deploy_env: config.deploy_env.clone(),
             metrics: HttpMetrics::register(&runtime::Metrics::default()),
             slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
-            limits: config.http,
+            limits: arc_swap::ArcSwap::from_pointee(config.http),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

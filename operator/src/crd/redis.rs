@@ -78,7 +78,7 @@ pub struct ExternalRedis {
     /// Speak TLS to Redis and to the Sentinels; `{}` trusts the certificate authorities of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RedisTls>,
-    /// A Secret with the key `password` and, for an ACL user, `username`.
+    /// A Secret with the keys `username` (`default` for the default user) and `password`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<NameRef>,
     /// The same for the Sentinels, when they ask for a password.

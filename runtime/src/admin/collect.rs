@@ -1,6 +1,5 @@
 //! What `/metrics` shows beside the services' own: dependencies, the version, and the process as `/proc` knows it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -32,22 +31,13 @@ impl Collector for Ours {
             None,
             MetricType::Gauge,
         )?;
-        for (name, is_up) in dependencies(&self.readiness) {
-            ConstGauge::new(i64::from(is_up)).encode(up.encode_family(&[("dependency", name)])?)?;
+        for (name, dependency) in self.readiness.dependencies() {
+            ConstGauge::new(i64::from(dependency.up)).encode(up.encode_family(&[("dependency", name)])?)?;
         }
         let build = Info::new([("version", crate::VERSION)]);
         let encoder = encoder.encode_descriptor("build", "What runs here", None, build.metric_type())?;
         build.encode(encoder)
     }
-}
-
-/// Each dependency once; services of one process that share one must all reach it.
-pub(super) fn dependencies(readiness: &Readiness) -> BTreeMap<&'static str, bool> {
-    let mut all = BTreeMap::new();
-    for (name, up) in readiness.up() {
-        *all.entry(name).or_insert(true) &= up;
-    }
-    all
 }
 
 /// `process_*`, as Prometheus' own client libraries call them. What `/proc` does not say is left out.
