@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use proto::ServerId;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
 use runtime::pod::{POD_NAME, POD_UID, server_id};
+use runtime::settings;
 
 use crate::transport::proxy::Cidr;
 use crate::transport::tls::Tls;
@@ -268,17 +269,9 @@ impl FileKeys for Config {
         ("whitelist.whitelog", FileKey::NoEffect),
     ];
 
-    const LIVE: &'static [&'static str] = &[
-        "maxConnections",
-        "maxPerAddress",
-        "handshakesPerSecond",
-        "handshakeTimeout",
-        "framesPerSecond",
-        "bytesPerSecond",
-        "roomsPerConnection",
-        "queueBytes",
-        "queueBytesTotal",
-    ];
+    fn live() -> Vec<String> {
+        names::<settings::comet::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
+use runtime::settings;
 
 use crate::http::Network;
 use crate::queue;
@@ -262,20 +263,9 @@ impl FileKeys for Config {
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
 
-    const LIVE: &'static [&'static str] = &[
-        "maxPushBody",
-        "maxPushKeys",
-        "pushDeadline",
-        "midConnections",
-        "midPolicy",
-        "heartbeat",
-        "heartbeatMax",
-        "regionWeight",
-        "backoffMaxDelay",
-        "backoffBaseDelay",
-        "backoffFactor",
-        "backoffJitter",
-    ];
+    fn live() -> Vec<String> {
+        names::<settings::logic::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;

@@ -165,3 +165,23 @@ fn every_file_key_sets_an_argument_that_exists() {
         }
     }
 }
+
+#[derive(Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::logic::Fixed>(), names::<settings::logic::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
+}
