@@ -1,13 +1,13 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image soak
+.PHONY: help run run-real check test bench image soak cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
 MINUTES ?= 10
 SEED ?= 1
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
-	@echo "lanes       $(LANES)"
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@echo "lanes           $(LANES)"
 
 run: ## comet, logic and job in one process, in memory; nothing else is needed
 	cargo run --release -- standalone
@@ -30,3 +30,12 @@ image: ## the container image imcluster:dev
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }
 	IMCLUSTER_SOAK_MINUTES=$(MINUTES) IMCLUSTER_SOAK_SEED=$(SEED) cargo test --release -p imcluster -p e2e --test $(LANE) -- --nocapture --test-threads=1
+
+cluster-up: ## a real Kubernetes with two nodes, as root; images of IMCLUSTER_IMAGES=folder are on both
+	e2e/cluster/cluster up
+
+cluster-shell: ## a shell where kubectl and helm reach it
+	@e2e/cluster/cluster shell
+
+cluster-down: ## its end
+	e2e/cluster/cluster down

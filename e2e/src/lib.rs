@@ -3,6 +3,8 @@
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
 //!
+//! [`cluster`] is a real Kubernetes, in network namespaces of its own.
+//!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
 //! body. [`bench`] is `imcluster bench`.
 
@@ -14,6 +16,7 @@ pub mod certs;
 pub mod checker;
 pub mod child;
 pub mod client;
+pub mod cluster;
 mod eventually;
 pub mod kafka;
 pub mod load;
