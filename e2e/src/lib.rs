@@ -2,6 +2,7 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
@@ -12,12 +13,14 @@
 
 pub mod artefacts;
 pub mod bench;
+pub mod cache;
 pub mod certs;
 pub mod checker;
 pub mod child;
 pub mod client;
 pub mod cluster;
 mod eventually;
+pub mod image;
 pub mod kafka;
 pub mod load;
 pub mod os;
