@@ -1,5 +1,5 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image soak cluster-up cluster-shell cluster-down
+.PHONY: help run run-real check test bench image bundle soak cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
 IMAGE ?= imcluster:0.1.0
@@ -27,6 +27,9 @@ bench: ## the figures of the README, measured here
 
 image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out "$${CARGO_TARGET_DIR:-target}/imcluster.tar"
+
+bundle: ## deploy/imcluster.yaml, from the charts with helm
+	deploy/bundle
 
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod rendered;
+mod smoke;
 mod standalone;
 
 use std::ffi::{OsStr, OsString};
@@ -31,6 +32,7 @@ Commands:
   operator    keeps the ImClusters of a Kubernetes cluster true
   crd         prints the CustomResourceDefinition of ImCluster, or its reference page (--reference)
   bench       loads a gateway and reports what it did
+  smoke       makes an ImCluster, pushes one message through it and removes it (what `helm test` runs)
 
 `imcluster COMMAND --help` is the reference of a command. Options can also come from the environment and from a TOML
 file (`--config`), goim's included; a flag wins over the environment, the environment over the file.";
@@ -52,8 +54,9 @@ fn main() -> ExitCode {
         Some("operator") => start("operator", "keeps the ImClusters of a Kubernetes cluster true", argv, operator::run),
         Some("crd") => crd(&argv),
         Some("bench") => bench(argv),
+        Some("smoke") => smoke::main(argv),
         _ => failed(&ConfigError::Invalid(format!(
-            "unknown command `{}`: expected standalone, comet, logic, job, operator, crd or bench",
+            "unknown command `{}`: expected standalone, comet, logic, job, operator, crd, bench or smoke",
             command.to_string_lossy()
         ))),
     }

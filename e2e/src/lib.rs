@@ -7,7 +7,7 @@
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`bench`] is `imcluster bench`.
+//! body. [`bench`] is `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -29,6 +29,7 @@ pub mod program;
 pub mod redis;
 #[cfg(test)]
 mod scripted;
+pub mod smoke;
 pub mod soak;
 pub mod stamp;
 

@@ -17,6 +17,7 @@ use e2e::client::{Client, Dial};
 use e2e::eventually;
 use e2e::ports::Port;
 use e2e::program::{binary, get, post};
+use e2e::smoke::{Route, one_push};
 
 const SOON: Duration = Duration::from_secs(60);
 const PUSH: &str = "/goim/push/room?operation=1000&type=live&room=1";
@@ -133,5 +134,24 @@ async fn beyond_loopback_a_push_takes_the_token_in_the_printed_line() {
         let (op, body) = client.push_within(SOON).await.unwrap();
         assert_eq!((op, &body[..]), (1000, &b"hello"[..]), "and nothing of the push that was refused");
     }
+    standalone.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_push_goes_in_at_logic_and_comes_out_at_a_web_socket_if_the_token_is_right() {
+    let standalone = Standalone::start(&["--bind", "0.0.0.0"]).await;
+    let line = standalone.printed("push");
+    let (_, token) = line.split_once("Authorization: Bearer ").unwrap();
+    let mut route = Route {
+        clients: format!("ws://localhost:{}/sub", standalone.ports[2].number()),
+        backends: format!("localhost:{}", standalone.http().port()),
+        token: token.split('\'').next().unwrap().to_owned(),
+    };
+    let took = one_push(&route, SOON).await.unwrap();
+    assert!(took > Duration::ZERO);
+
+    route.token.push('x');
+    let refused = format!("{:#}", one_push(&route, SOON).await.unwrap_err());
+    assert!(refused.contains("401") && refused.contains(&route.backends), "{refused}");
     standalone.ends_well().await;
 }

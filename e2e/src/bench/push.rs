@@ -232,7 +232,7 @@ async fn call(
     Ok(())
 }
 
-async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+pub(crate) async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let stream = client::tcp(address, None).await.with_context(|| format!("connecting to logic at {address}"))?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
@@ -242,7 +242,7 @@ async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-async fn post(
+pub(crate) async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
     host: SocketAddr,
     token: Option<&str>,

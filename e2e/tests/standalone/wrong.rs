@@ -113,7 +113,7 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         ("job --kafka-set no.such.property=1", "", &["no.such.property"]),
         // Names.
         ("job --reigon sh", "", &["--reigon", "did you mean --region?"]),
-        ("commet", "", &["`commet`", "expected standalone, comet, logic, job or bench"]),
+        ("commet", "", &["`commet`", "expected standalone, comet, logic, job"]),
     ];
     for (line, file, parts) in cases {
         let told = refused(line, file).await;
