@@ -94,6 +94,8 @@ pub trait FileKeys: clap::Args {
     /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];
 
+    /// Arguments of [`ProcessConfig`] that have another default here: the argument's id and that default.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[];
     /// The arguments that may change while the process runs, by their names in camelCase ([`names`]).
     fn live() -> Vec<String> {
         names::<settings::Live>()
@@ -235,6 +237,10 @@ fn read<C: FileKeys>(
         .about(about)
         .long_about(None)
         .version(crate::VERSION);
+    let command = C::DEFAULTS.iter().fold(command, |command, (id, value)| {
+        debug_assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id} is an argument");
+        command.mut_arg(id, |arg| arg.default_value(value))
+    });
     debug_assert!(
         C::KEYS.iter().all(|(key, meaning)| match meaning {
             FileKey::Arg(id) => command.get_arguments().any(|arg| arg.get_id() == id) && *key == key.to_lowercase(),

@@ -117,9 +117,10 @@ fn goims_own_file_starts_logic_once_auth_is_named() {
     let missing = load(&[]).unwrap_err();
     assert_eq!(missing.exit_code(), 64);
     let missing = missing.to_string();
-    for part in ["--auth", "imcluster.auth", "--push-auth", "imcluster.pushAuth", "--push-tokens"] {
+    for part in ["--auth trust (", "imcluster.auth", "; and one of --push-auth none (", "imcluster.pushAuth"] {
         assert!(missing.contains(part), "{part}: {missing}");
     }
+    assert!(missing.contains("), --push-tokens <FILE> ("), "{missing}");
     assert!(!missing.contains('\n'));
 
     let config = load(&["--auth", "trust", "--push-auth", "none"]).unwrap().service;
