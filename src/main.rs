@@ -2,6 +2,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod rendered;
 mod smoke;
 mod standalone;
 
@@ -10,8 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::Process;
 use runtime::config::{ConfigError, FileKeys};
+use runtime::{CannotListen, Process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -141,7 +143,7 @@ fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             Some(error) => failed(error),
             None => {
                 eprintln!("imcluster: {error:#}");
-                ExitCode::FAILURE
+                ExitCode::from(error.downcast_ref::<CannotListen>().map_or(1, CannotListen::exit_code))
             }
         },
     }

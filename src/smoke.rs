@@ -62,6 +62,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let route = Route {
         clients: format!("ws://{}-comet-public.{namespace}:3102/sub", cluster.name_any()),
         backends: format!("{}-logic.{namespace}:3111", cluster.name_any()),
+        host: None,
         token,
     };
     let (mut told, mut left) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -21,6 +21,8 @@ pub struct Route {
     pub clients: String,
     /// logic's HTTP API: `host:port`.
     pub backends: String,
+    /// The name that both are asked for, where an Ingress tells hosts apart and is reached by its address.
+    pub host: Option<String>,
     /// The bearer token of the push.
     pub token: String,
 }
@@ -36,20 +38,23 @@ pub async fn one_push(route: &Route, patience: Duration) -> anyhow::Result<Durat
     let auth = serde_json::json!({ "mid": 1, "key": key, "room_id": "", "platform": "web", "accepts": [OPERATION] });
 
     let mut client = eventually(patience, "a client to be let in", || async {
-        let mut client = Client::connect(&Target::from_str(&route.clients)?, &Dial::default()).await?;
+        let mut target = Target::from_str(&route.clients)?;
+        target.host = route.host.clone().unwrap_or(target.host);
+        let mut client = Client::connect(&target, &Dial::default()).await?;
         client.auth(auth.to_string()).await?;
         anyhow::Ok(client)
     })
     .await?;
-    let (host, mut logic) = eventually(patience, "logic to be reached", || async {
-        let host = resolve(&route.backends)?;
-        anyhow::Ok((host, push::http(host).await?))
+    let (address, mut logic) = eventually(patience, "logic to be reached", || async {
+        let address = resolve(&route.backends)?;
+        anyhow::Ok((address, push::http(address).await?))
     })
     .await?;
 
+    let host = route.host.clone().unwrap_or_else(|| address.to_string());
     let began = Instant::now();
     let path = format!("/goim/push/keys?operation={OPERATION}&keys={key}");
-    let pushed = push::post(&mut logic, host, Some(&route.token), &path, body.clone());
+    let pushed = push::post(&mut logic, &host, Some(&route.token), &path, body.clone());
     let pushed = tokio::time::timeout(patience, pushed).await.context("no answer to the push").flatten();
     pushed.with_context(|| format!("pushing through {}", route.backends))?;
     let received = client.push_within(patience).await.context("the push was taken")?;

@@ -166,11 +166,11 @@ async fn redis_and_its_client_run_in_their_image() {
 
 #[tokio::test]
 async fn a_cached_image_is_packed_once_a_name() {
-    let first = Image::Redis.cached("imcluster.test/redis:once").await.unwrap();
+    let first = Image::Redis.cached("imcluster.test/redis:1").await.unwrap();
     let written = fs::metadata(&first).unwrap().modified().unwrap();
-    let second = Image::Redis.cached("imcluster.test/redis:once").await.unwrap();
+    let second = Image::Redis.cached("imcluster.test/redis:1").await.unwrap();
     assert_eq!((&second, fs::metadata(&second).unwrap().modified().unwrap()), (&first, written));
-    assert_ne!(Image::Redis.cached("imcluster.test/redis:other").await.unwrap(), first);
+    assert_ne!(Image::Redis.cached("imcluster.test/redis:2").await.unwrap(), first);
 }
 
 #[tokio::test]

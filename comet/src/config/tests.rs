@@ -251,3 +251,23 @@ fn unset_the_weight_is_10_and_rooms_are_reported_every_3_seconds() {
     assert_eq!((config.weight, config.online_interval), (10, Duration::from_secs(3)));
     assert_eq!((config.frames_per_second, config.bytes_per_second), (100, 256 * 1024));
 }
+
+#[derive(Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::comet::Fixed>(), names::<settings::comet::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
+}

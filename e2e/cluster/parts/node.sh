@@ -3,21 +3,24 @@
 
 make_nodes() { first_process 1 "$1" && first_process 2 "$1" && say "nodes' namespaces"; } # KIND
 
-# Node 1's keeps the lock. It is tied to us when the cluster shall not outlive this process.
+# Node 1's keeps the lock, and is tied to us when the cluster shall not outlive this process. Node 2's pid namespace is
+# inside node 1's, so that it never outlives that.
 first_process() { # N KIND
-    local name=net$1 tied=() child=
-    [ "$2" = left ] || tied=(setpriv --pdeathsig KILL)
-    setsid "${tied[@]}" nsenter --net="/run/netns/${!name}" \
+    local name=net$1 within=() pid
+    if [ "$1" = 2 ]; then
+        within=(nsenter --target "$(cat "$state/run/node1.pid")" --pid --)
+    elif [ "$2" = tied ]; then
+        within=(setpriv --pdeathsig KILL)
+    fi
+    setsid "${within[@]}" nsenter --net="/run/netns/${!name}" \
         unshare --mount --pid --fork --kill-child=KILL --mount-proc "$here/parts/init" "$bin/pause" \
         </dev/null >"$state/log/init-node$1.log" 2>&1 3>&- &
-    local outside=$!
-    echo $outside >"$state/run/node$1.outside"
+    echo $! >"$state/run/node$1.outside"
     disown
     for _ in {1..200}; do
-        child=$(cat "/proc/$outside/task/$outside/children" 2>/dev/null)
-        child=${child%% *}
-        if [ -n "$child" ] && [ "$(cat "/proc/$child/comm" 2>/dev/null)" = pause ]; then
-            echo "$child" >"$state/run/node$1.pid"
+        pid=$(youngest "$(cat "$state/run/node$1.outside")")
+        if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = pause ]; then
+            echo "$pid" >"$state/run/node$1.pid"
             return
         fi
         sleep 0.05
@@ -26,9 +29,11 @@ first_process() { # N KIND
     return 1
 }
 
-inside() { # N COMMAND…
-    local pid
-    pid=$(cat "$state/run/node$1.pid") && shift && nsenter -t "$pid" -m -p -n -- "$@"
+# The last of a line of only children.
+youngest() { # PID
+    local pid=$1 child
+    while child=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null) && [ -n "$child" ]; do pid=${child%% *}; done
+    echo "$pid"
 }
 
 # Runs a program of a node for as long as the node lives. Its own output is in log/NAME.log.
@@ -95,7 +100,7 @@ node() { # N COMMAND
     cut) ip -n $net1 link set node2 down ;;
     mend) ip -n $net1 link set node2 up ;;
     down) end_node 2 ;;
-    up) first_process 2 left 9>&- && up_node 2 ;;
+    up) first_process 2 left && up_node 2 ;;
     *) give_up "cluster node 2 up|down|cut|mend" ;;
     esac
 }

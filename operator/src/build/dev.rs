@@ -103,6 +103,8 @@ fn server(place: Place<'_>, server: &Server, children: &mut Vec<Child>) {
         json!({"spec": {
             "serviceName": name,
             "replicas": 1,
+            // In order, a pod that never gets ready would keep its successor from coming.
+            "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": selector(cluster, component)},
             "template": {
                 "metadata": {"labels": labels(cluster, Some(component)), "annotations": annotations},

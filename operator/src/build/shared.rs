@@ -95,9 +95,12 @@ fn service_monitor(place: Place<'_>) -> Child {
 
 /// What the Deployments of logic and job have in common: nobody goes before who comes in their place is ready.
 pub(super) fn deployment_spec(cluster: &Cluster) -> Value {
+    let min_ready = cluster.comet.rollout.min_ready_seconds;
     json!({
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "minReadySeconds": cluster.comet.rollout.min_ready_seconds,
+        "minReadySeconds": min_ready,
+        // The API server wants it to be more than that.
+        "progressDeadlineSeconds": min_ready + 600,
     })
 }
 

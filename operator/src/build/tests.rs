@@ -42,6 +42,36 @@ fn cluster(name: &str) -> Cluster {
     changed(name, |_| {})
 }
 
+/// Every cluster there is: those of `golden/` and of `fixtures/accept/`, where one file may hold several.
+fn every() -> Vec<(String, Cluster)> {
+    let mut all: Vec<_> = GOLDEN.iter().map(|name| ((*name).to_owned(), cluster(name))).collect();
+    let newer = Operand { version: "0.2.0".to_owned(), ..operand() };
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/accept");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for mut document in documents {
+            document["metadata"]["namespace"] = "im".into();
+            let spec: ImCluster = serde_json::from_value(set(document)).unwrap();
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            all.push((file, validate(&spec, &newer).unwrap_or_else(|invalid| panic!("{}: {invalid}", path.display()))));
+        }
+    }
+    assert!(all.len() > 15, "{}", all.len());
+    all
+}
+
+/// Without what is null, as the API server stores it.
+fn set(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, set(value))).collect()
+        }
+        Value::Array(values) => values.into_iter().map(set).collect(),
+        plain => plain,
+    }
+}
+
 /// A world with every optional kind in it.
 fn facts() -> Facts {
     let owner = OwnerReference {

@@ -50,8 +50,8 @@ fn through<T: Serialize + DeserializeOwned>(sent: &Value) -> Value {
 
 #[test]
 fn every_field_is_one_of_the_apis() {
-    for name in GOLDEN {
-        for child in build(&cluster(name), &facts()) {
+    for (name, cluster) in every() {
+        for child in build(&cluster, &facts()) {
             let sent = sent(&child);
             let known = match kind(&child) {
                 "ConfigMap" => through::<core::v1::ConfigMap>(&sent),
@@ -89,8 +89,7 @@ fn without_nulls(value: &Value) -> Value {
 
 #[test]
 fn every_object_is_ours_by_owner_and_labels_and_named_once() {
-    for spec in GOLDEN {
-        let cluster = cluster(spec);
+    for (_, cluster) in every() {
         let children = build(&cluster, &facts());
         let mut seen = BTreeSet::new();
         for child in &children {
@@ -109,8 +108,8 @@ fn every_object_is_ours_by_owner_and_labels_and_named_once() {
 
 #[test]
 fn selectors_are_the_three_labels_that_never_change_and_pods_have_them() {
-    for spec in GOLDEN {
-        let children = build(&cluster(spec), &facts());
+    for (_, cluster) in every() {
+        let children = build(&cluster, &facts());
         for child in children.iter().filter(|child| ["StatefulSet", "Deployment"].contains(&kind(child))) {
             let selector = child.object.data["spec"]["selector"]["matchLabels"].as_object().unwrap();
             let known = ["name", "instance", "component"].map(|label| format!("app.kubernetes.io/{label}"));
