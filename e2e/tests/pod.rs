@@ -118,6 +118,8 @@ async fn live_settings_are_taken_up_and_a_bad_file_is_named_and_changes_nothing(
     pod.signal("HUP");
     let hash = pod::live_hash(good.as_bytes());
     pod.status("the hash", |status| status["configHash"] == hash.as_str()).await;
+    let (_, metrics) = get(pod.admin.address(), pod::METRICS_PATH).await.unwrap();
+    assert!(metrics.contains(&format!("imcluster_config_hash{{hash=\"{hash}\"}} 1\n")), "{metrics}");
     let mut first = tokio::net::TcpStream::connect(pod.tcp()).await.unwrap();
     let mut second = tokio::net::TcpStream::connect(pod.tcp()).await.unwrap();
     let closed = tokio::io::AsyncReadExt::read(&mut second, &mut [0; 1]);

@@ -22,6 +22,8 @@ pub mod observe;
 pub mod plan;
 pub mod reference;
 pub mod retry;
+#[cfg(test)]
+mod scripted;
 pub mod status;
 pub mod validate;
 

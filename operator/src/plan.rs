@@ -171,4 +171,4 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -71,7 +71,7 @@ pub(crate) async fn serve(address: SocketAddr, process: Arc<Process>) -> anyhow:
     let cannot = |error| crate::CannotListen::new("admin", address, error);
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr()?;
-    process.metrics.collect(collect::Ours::new(process.readiness.clone()));
+    process.metrics.collect(collect::Ours::new(process.readiness.clone(), process.live.clone()));
     process.metrics.collect_unprefixed(collect::Proc);
     tokio::spawn(accept(listener, router(process), PATIENCE));
     Ok(bound)

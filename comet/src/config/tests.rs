@@ -56,6 +56,7 @@ fn the_defaults_are_goims_ports_and_its_handshake_timeout() {
     assert_eq!(config.handshake_timeout, Duration::from_secs(5));
     assert_eq!(config.queue_bytes, 256 * 1024);
     assert_eq!(config.queue_bytes_total, 512 * 1024 * 1024);
+    assert_eq!(config.drain_lease, runtime::pod::DRAIN_LEASE);
     assert!(!config.host.is_empty() && !config.tls_open && !config.offline);
     config.check().unwrap();
 }

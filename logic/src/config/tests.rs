@@ -186,3 +186,17 @@ fn every_setting_that_the_cluster_shows_is_one_of_ours() {
         assert!(known.contains(&name.to_lowercase()), "{name}");
     }
 }
+
+#[test]
+fn the_topology_is_where_pods_have_it_and_comets_are_followed_only_when_named() {
+    use runtime::pod::{TOPOLOGY_DIR, TOPOLOGY_FILE};
+    let parse = |flags: &[&str]| {
+        let fixed = ["logic", "--auth", "trust", "--push-auth", "none"];
+        Program::parse_from(fixed.iter().chain(flags)).config
+    };
+    let config = parse(&[]);
+    assert_eq!(config.topology, std::path::Path::new(TOPOLOGY_DIR).join(TOPOLOGY_FILE));
+    assert_eq!(config.comets, None);
+    let slices = parse(&["--comets", "endpointslices:im/prod-comet"]).comets;
+    assert!(matches!(slices, Some(peers::Source::EndpointSlices { .. })), "{slices:?}");
+}

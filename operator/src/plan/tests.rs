@@ -1,4 +1,4 @@
-mod world;
+pub(crate) mod world;
 
 use serde_json::json;
 use world::{BAD, World, key, seen};

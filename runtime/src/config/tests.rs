@@ -270,3 +270,11 @@ fn help_shows_every_setting_with_its_variable_and_is_no_error() {
     }
     assert!(load_line("-V", &[]).unwrap_err().to_string().contains(crate::VERSION));
 }
+
+#[test]
+fn the_files_of_a_pod_are_where_pods_have_them() {
+    use crate::pod::{ANNOTATIONS_FILE, LIVE_DIR, LIVE_FILE, POD_DIR};
+    let process = load_line("--auth trust", &[]).unwrap().process;
+    assert_eq!(process.live, Path::new(LIVE_DIR).join(LIVE_FILE));
+    assert_eq!(process.annotations, Path::new(POD_DIR).join(ANNOTATIONS_FILE));
+}
