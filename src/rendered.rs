@@ -6,7 +6,7 @@ use std::path::Path;
 use e2e::certs::Authority;
 use operator::crd::ImCluster;
 use operator::validate::{Cluster, Operand, Workload, validate};
-use runtime::config::{FileKeys, Loaded, Notice};
+use runtime::config::{FileKeys, LIVE_OF_ALL, Loaded, Notice};
 
 /// The cluster of a spec in `operator/golden/`.
 fn cluster(spec: &str) -> Cluster {
@@ -58,6 +58,8 @@ impl Mounted {
         let loaded = runtime::config::load::<C>(workload.component.name(), "", argv, &variable).unwrap();
         let warnings: Vec<_> = loaded.notices.iter().filter(|notice| matches!(notice, Notice::Warn(_))).collect();
         assert!(warnings.is_empty(), "{warnings:?}");
+        let is_live = |name: &&String| C::LIVE.contains(&name.as_str()) || LIVE_OF_ALL.contains(&name.as_str());
+        assert_eq!(workload.live.keys().find(|name| !is_live(name)), None, "the live file takes no other");
         loaded
     }
 }
@@ -74,6 +76,18 @@ fn every_service_takes_every_file_that_the_operator_writes_without_a_warning() {
 }
 
 #[test]
+fn a_pod_is_given_the_time_that_its_service_takes_to_end() {
+    let (mounted, cluster) = (Mounted::new(), cluster("dev"));
+    let takes = |grace: i64, time: std::time::Duration| assert_eq!(grace, time.as_secs() as i64 + 10);
+    let comet = mounted.load::<comet::Config>(&cluster.comet.workload, &[]).service;
+    takes(cluster.comet.workload.grace_seconds, comet.drain_delay + comet.drain_max + comet.flush);
+    let logic = mounted.load::<logic::Config>(&cluster.logic.workload, &[]).service;
+    takes(cluster.logic.workload.grace_seconds, logic.drain_delay + logic.drain_deadline);
+    let job = mounted.load::<job::Config>(&cluster.job.workload, &[]).service;
+    assert!(cluster.job.workload.grace_seconds >= job.flush.as_secs() as i64 + 10);
+}
+
+#[test]
 fn what_the_spec_says_is_what_comet_does() {
     let cluster = cluster("everything");
     let comet =
@@ -86,8 +100,6 @@ fn what_the_spec_says_is_what_comet_does() {
     assert_eq!((comet.max_connections, comet.tcp_send_buffer), (50_000, Some(64 * 1024)), "as overridden");
     assert_eq!(comet.addrs, ["big-comet-0.im.example.com"]);
     assert_eq!(process.log, "info,comet=debug");
-    let whole = comet.drain_delay + comet.drain_max + comet.flush;
-    assert_eq!(whole.as_secs() as i64 + 10, cluster.comet.workload.grace_seconds);
 }
 
 #[test]
@@ -99,6 +111,9 @@ fn what_the_spec_says_is_what_logic_does() {
     assert_eq!(logic.node.host_domain, ".im.example.com");
     assert_eq!(logic.node.regions.len(), 2);
     assert!(logic.http.no_page && logic.redis.tls);
+    assert_eq!(logic.comets, Some("endpointslices:im/big-comet".parse().unwrap()));
+    assert!(!logic.topic.kafka_create_topic && logic.topic.kafka_replication == Some(2));
+    assert!(logic.topology.ends_with("topology/topology.toml"));
     assert_eq!(logic.redis.sentinel_master.as_deref(), Some("im"));
     assert_eq!(logic.redis.prefix, "im:big:");
     let logic = mounted.load::<logic::Config>(&cluster("external").logic.workload, &[]).service;

@@ -79,12 +79,13 @@ pub fn validate(cluster: &ImCluster, operand: &Operand) -> Result<Cluster, Inval
         auth,
         spec,
     };
+    let comet = services::comet(&whole)?;
     Ok(Cluster {
         paused: spec.paused,
         version: spec.version.clone(),
         image: image(spec, operand),
-        comet: services::comet(&whole)?,
-        logic: services::logic(&whole)?,
+        logic: services::logic(&whole, &comet)?,
+        comet,
         job: services::job(&whole)?,
         network_policy: spec.network_policy.enabled.then(|| spec.network_policy.monitoring_namespaces.clone()),
         service_monitor: service_monitor(spec),

@@ -138,10 +138,10 @@ fn exposure(asked: &crd::Exposure) -> Exposure {
     }
 }
 
-pub(super) fn logic(whole: &Whole<'_>) -> Result<Logic, Invalid> {
+pub(super) fn logic(whole: &Whole<'_>, comet: &Comet) -> Result<Logic, Invalid> {
     let spec = &whole.spec.logic;
     let mut decided = settings::logic(whole);
-    settings::nodes(&mut decided, whole, &comet(whole)?);
+    settings::nodes(&mut decided, whole, comet);
     let config = spec.config.clone().unwrap_or_default();
     let autoscaling =
         spec.autoscaling.as_ref().map(|asked| Autoscaling { min: asked.min, max: asked.max, cpu: asked.cpu });
