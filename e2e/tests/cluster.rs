@@ -93,7 +93,8 @@ async fn a_client_has_a_way_to_the_node_and_nowhere_else(cluster: &Cluster) {
         let error = curl(Namespace::Client, "any", &format!("http://{elsewhere}/")).await.unwrap_err();
         assert!(error.to_string().contains("curl: (7)"), "{error}");
     }
-    let answer = Namespace::Client.inside().unwrap().run(async {
+    let inside = Namespace::Client.inside().unwrap();
+    let answer = inside.run(async {
         let mut socket = TcpStream::connect((NODE, 80)).await.unwrap();
         socket.write_all(b"GET / HTTP/1.1\r\nHost: ingress.example.com\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -119,21 +120,23 @@ async fn names_of_pods_are_found_and_others_are_not(cluster: &Cluster) {
     assert!(denied.ends_with(" 404") && denied.contains("no such host"), "{denied}");
 }
 
-async fn accounts_do_what_they_may_and_the_audit_log_has_it(cluster: &Cluster) {
+/// kubectl as an account that has few rights.
+async fn as_keeper(cluster: &Cluster, arguments: &[&str]) -> anyhow::Result<String> {
     let keeper = format!("--as={KEEPER}");
-    let write = |line: &'static [&'static str]| {
-        let line =
-            [line, &["--namespace=demo", &keeper]].concat().iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        async move { cluster.kubectl(&line.iter().map(String::as_str).collect::<Vec<_>>()).await }
-    };
+    cluster.kubectl(&[arguments, &["--namespace=demo", &keeper]].concat()).await
+}
+
+async fn accounts_do_what_they_may_and_the_audit_log_has_it(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
-    let lease = folder.path().join("lease.yaml");
-    let text = "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: turn}\nspec: {holderIdentity: one}\n";
-    std::fs::write(&lease, text).unwrap();
-    let lease: &'static str = lease.to_str().unwrap().to_owned().leak();
-    write(&["create", "--filename", lease]).await.unwrap();
-    write(&["patch", "lease", "turn", "--type=merge", r#"--patch={"spec":{"holderIdentity":"two"}}"#]).await.unwrap();
-    let denied = write(&["delete", "pod", "web-0"]).await.unwrap_err().to_string();
+    let file = folder.path().join("object.yaml");
+    let path = file.to_str().unwrap();
+    let lease =
+        "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: turn}\nspec: {holderIdentity: one}\n";
+    std::fs::write(&file, lease).unwrap();
+    as_keeper(cluster, &["create", "--filename", path]).await.unwrap();
+    let patch = r#"--patch={"spec":{"holderIdentity":"two"}}"#;
+    as_keeper(cluster, &["patch", "lease", "turn", "--type=merge", patch]).await.unwrap();
+    let denied = as_keeper(cluster, &["delete", "pod", "web-0"]).await.unwrap_err().to_string();
     assert!(denied.contains("Forbidden"), "{denied}");
 
     // Who may not put an owner's end off may not make an object that does.
@@ -142,14 +145,9 @@ async fn accounts_do_what_they_may_and_the_audit_log_has_it(cluster: &Cluster) {
         "{{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: {}, blockOwnerDeletion: true}}",
         set["metadata"]["uid"]
     );
-    let owned = folder.path().join("owned.yaml");
-    std::fs::write(
-        &owned,
-        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: owned, ownerReferences: [{owner}]}}\n"),
-    )
-    .unwrap();
-    let owned: &'static str = owned.to_str().unwrap().to_owned().leak();
-    let refused = write(&["create", "--filename", owned]).await.unwrap_err().to_string();
+    let owned = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: owned, ownerReferences: [{owner}]}}\n");
+    std::fs::write(&file, owned).unwrap();
+    let refused = as_keeper(cluster, &["create", "--filename", path]).await.unwrap_err().to_string();
     assert!(refused.contains("cannot set blockOwnerDeletion"), "{refused}");
 
     let log = cluster.audit_log().unwrap();
