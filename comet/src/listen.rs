@@ -144,8 +144,8 @@ fn bind_clients(
     let mut all: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for (bind, kind) in wanted {
-        let (sockets, address) = bind_shared(bind, shards, config)
-            .map_err(|error| CannotListen::new(flag(kind), shown(bind), error))?;
+        let (sockets, address) =
+            bind_shared(bind, shards, config).map_err(|error| CannotListen::new(flag(kind), shown(bind), error))?;
         bound.push((bind, address, kind));
         for (shard, socket) in all.iter_mut().zip(sockets) {
             shard.push((socket, kind));

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "imcluster/installed.rs"]
+mod installed;
 #[path = "imcluster/rig.rs"]
 mod rig;
 

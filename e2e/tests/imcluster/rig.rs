@@ -18,8 +18,10 @@ pub const READY: Duration = Duration::from_secs(240);
 pub const SYSTEM: &str = "imcluster-system";
 /// How long a push may take to arrive, and a client to be let in.
 const PATIENCE: Duration = Duration::from_secs(30);
-const KAFKA: &str = "imcluster.test/kafka:1";
-const REDIS: &str = "imcluster.test/redis:1";
+/// The image of Kafka that these nodes have.
+pub const KAFKA: &str = "imcluster.test/kafka:1";
+/// The image of Redis that these nodes have.
+pub const REDIS: &str = "imcluster.test/redis:1";
 const OURS: &str = "imcluster/imcluster";
 
 pub struct Rig {
