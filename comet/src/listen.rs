@@ -28,12 +28,14 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// One shard's sockets.
 pub type Sockets = Vec<(StdListener, ListenerKind)>;
+/// What was asked for, the address it became, and what is spoken there.
+type Bound = (Bind, SocketAddr, ListenerKind);
 
 /// Every bound port of a comet.
 #[derive(Debug)]
 pub struct Listeners {
     shards: Vec<Sockets>,
-    bound: Vec<(Bind, SocketAddr, ListenerKind)>,
+    bound: Vec<Bound>,
     grpc: StdListener,
     grpc_address: SocketAddr,
 }
@@ -140,7 +142,7 @@ fn bind_clients(
     wanted: impl Iterator<Item = (Bind, ListenerKind)>,
     shards: usize,
     config: &Config,
-) -> Result<(Vec<Sockets>, Vec<(Bind, SocketAddr, ListenerKind)>), CannotListen> {
+) -> Result<(Vec<Sockets>, Vec<Bound>), CannotListen> {
     let mut all: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for (bind, kind) in wanted {

@@ -150,7 +150,6 @@ impl Collector for Read {
         for (kind, age) in self.ages(Instant::now()) {
             ConstGauge::new(age).encode(ages.encode_family(&[("kind", kind)])?)?;
         }
-        drop(ages);
         let help = "1 while the condition of the ImCluster is True";
         let mut conditions = encoder.encode_descriptor("condition", help, None, MetricType::Gauge)?;
         for ((namespace, name, kind), held) in self.conditions.lock().iter() {

@@ -49,12 +49,14 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// An ImCluster, or what could not be read as one.
 pub type Guarded = DeserializeGuard<ImCluster>;
 
+/// The cache of an optional kind and its watch, while the API server has the kind.
+type Optional = Option<(Cache<Seen>, AbortHandle)>;
+
 /// What a look sees.
 pub struct Caches {
     /// One per kind.
     children: Vec<Cache<Seen>>,
-    /// Of the optional kinds: the cache and its watch, while the API server has them.
-    optional: Mutex<[Option<(Cache<Seen>, AbortHandle)>; 2]>,
+    optional: Mutex<[Optional; 2]>,
     pods: Cache<Pod>,
 }
 
