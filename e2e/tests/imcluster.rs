@@ -4,8 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "imcluster/fixtures.rs"]
+mod fixtures;
 #[path = "imcluster/installed.rs"]
 mod installed;
+#[path = "imcluster/life.rs"]
+mod life;
 #[path = "imcluster/rig.rs"]
 mod rig;
 

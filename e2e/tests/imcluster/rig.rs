@@ -24,6 +24,19 @@ pub const KAFKA: &str = "imcluster.test/kafka:1";
 pub const REDIS: &str = "imcluster.test/redis:1";
 const OURS: &str = "imcluster/imcluster";
 
+/// The folder of this tree.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is a folder of the workspace")
+}
+
+/// Installs the chart of the definition.
+pub async fn install_definition(cluster: &Cluster) -> anyhow::Result<()> {
+    let chart = root().join("charts/imcluster-crds");
+    let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout=2m"];
+    cluster.helm(&[&["install", "imcluster-crds", &chart.to_string_lossy()], &namespace[..]].concat()).await?;
+    Ok(())
+}
+
 pub struct Rig {
     pub cluster: Cluster,
     client: Inside,
@@ -49,11 +62,9 @@ impl Rig {
     }
 
     async fn install(&self) -> anyhow::Result<()> {
-        let charts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e is in the workspace")?.join("charts");
-        let (crds, operator) = (charts.join("imcluster-crds"), charts.join("imcluster-operator"));
-        let (crds, operator) = (crds.to_string_lossy(), operator.to_string_lossy());
-        let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout=2m"];
-        self.cluster.helm(&[&["install", "imcluster-crds", &crds], &namespace[..]].concat()).await?;
+        install_definition(&self.cluster).await?;
+        let operator = root().join("charts/imcluster-operator");
+        let (operator, namespace) = (operator.to_string_lossy(), ["--namespace", SYSTEM, "--wait", "--timeout=2m"]);
         let values = ["--set=watchNamespaces={default}", "--set=resync=5s"];
         self.cluster.helm(&[&["install", "imcluster-operator", &operator], &namespace[..], &values].concat()).await?;
         Ok(())
@@ -66,6 +77,22 @@ impl Rig {
              auth: {{trust: {{}}}}\n  kafka: {{dev: {{image: '{KAFKA}'}}}}\n  redis: {{dev: {{image: '{REDIS}'}}}}\n  \
              logic:\n    ingress: {{host: {HOST}}}\n"
         )
+    }
+
+    /// The same with short waits, so that a test of changes ends.
+    pub fn quick(&self, name: &str) -> String {
+        format!(
+            "{}  comet:\n    drain: {{delaySeconds: 2, minSeconds: 5, maxSeconds: 20, flushSeconds: 2}}\n    \
+             rollout: {{minReadySeconds: 2, pauseSeconds: 2}}\n",
+            self.twelve_lines(name)
+        )
+    }
+
+    /// Which pods there are and how often their containers were restarted.
+    pub async fn restarts_and_names(&self) -> anyhow::Result<String> {
+        let each = "{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
+        let output = format!("--output=jsonpath={each}");
+        self.cluster.kubectl(&["get", "pods", "--sort-by=.metadata.name", &output]).await
     }
 
     /// The token that the operator made.
