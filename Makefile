@@ -1,13 +1,14 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image soak
+.PHONY: help run run-real check test bench image bundle soak cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
+IMAGE ?= imcluster:0.1.0
 MINUTES ?= 10
 SEED ?= 1
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
-	@echo "lanes       $(LANES)"
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+	@echo "lanes           $(LANES)"
 
 run: ## comet, logic and job in one process, in memory; nothing else is needed
 	cargo run --release -- standalone
@@ -24,9 +25,21 @@ test: ## everything, with what it needs installed; ends in one line of counts
 bench: ## the figures of the README, measured here
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
-image: ## the container image imcluster:dev
-	docker build --tag imcluster:dev .
+image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out "$${CARGO_TARGET_DIR:-target}/imcluster.tar"
+
+bundle: ## deploy/imcluster.yaml, from the charts with helm
+	deploy/bundle
 
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }
 	IMCLUSTER_SOAK_MINUTES=$(MINUTES) IMCLUSTER_SOAK_SEED=$(SEED) cargo test --release -p imcluster -p e2e --test $(LANE) -- --nocapture --test-threads=1
+
+cluster-up: ## a real Kubernetes with two nodes, as root; images of IMCLUSTER_IMAGES=folder are on both
+	e2e/cluster/cluster up
+
+cluster-shell: ## a shell where kubectl and helm reach it
+	@e2e/cluster/cluster shell
+
+cluster-down: ## its end
+	e2e/cluster/cluster down

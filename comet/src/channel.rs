@@ -1,8 +1,9 @@
 //! One connection as others see it: what it accepts, and the way to push to it without waiting.
 
+mod batch;
+
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, IoSlice};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use proto::comet::OnFull;
 use proto::packet::Packet;
 use proto::{Key, Mid};
+
+pub use batch::Batch;
 
 use crate::close::Close;
 use crate::message::{Push, Variant, framed};
@@ -44,37 +47,6 @@ pub struct Pushed {
     pub delivered: u64,
     /// Messages this client will not be given.
     pub dropped: u64,
-}
-
-/// Bytes of one or more pushes in one piece, with where each begins.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    bytes: Bytes,
-    frames: Rc<[(usize, Arc<Push>)]>,
-    messages: u64,
-}
-
-impl Batch {
-    /// The frames of `pushes` for one variant. A single push is shared as it is.
-    pub fn new(pushes: &[Arc<Push>], variant: Variant) -> Self {
-        let bytes = match pushes {
-            [push] => push.frame(variant).clone(),
-            _ => {
-                let mut joined = Vec::with_capacity(pushes.iter().map(|push| push.frame(variant).len()).sum());
-                pushes.iter().for_each(|push| joined.extend_from_slice(push.frame(variant)));
-                joined.into()
-            }
-        };
-        let mut end = 0;
-        let frames = pushes
-            .iter()
-            .map(|push| {
-                end += push.frame(variant).len();
-                (end, push.clone())
-            })
-            .collect();
-        Self { bytes, frames, messages: pushes.iter().map(|push| push.messages() as u64).sum() }
-    }
 }
 
 /// One connection. Lives on its shard's thread; whoever has a push writes it.

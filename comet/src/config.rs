@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use proto::ServerId;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
 use runtime::pod::{POD_NAME, POD_UID, server_id};
+use runtime::proxies::Network;
+use runtime::settings;
 
-use crate::transport::proxy::Cidr;
 use crate::transport::tls::Tls;
 
 /// Settings of a comet.
@@ -164,7 +165,7 @@ pub struct Config {
     /// Networks whose word on the client's address is taken: X-Forwarded-For, and the PROXY header with
     /// `--proxy-protocol`. Such as `10.0.0.0/8`; comma-separated.
     #[arg(long, value_name = "CIDR", env = "IMCLUSTER_TRUSTED_PROXIES", value_delimiter = ',')]
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<Network>,
     /// Every connection from `--trusted-proxies` begins with a PROXY header, version 1 or 2, on all client ports.
     #[arg(long, env = "IMCLUSTER_PROXY_PROTOCOL", value_parser = BoolishValueParser::new(), default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -268,17 +269,9 @@ impl FileKeys for Config {
         ("whitelist.whitelog", FileKey::NoEffect),
     ];
 
-    const LIVE: &'static [&'static str] = &[
-        "maxConnections",
-        "maxPerAddress",
-        "handshakesPerSecond",
-        "handshakeTimeout",
-        "framesPerSecond",
-        "bytesPerSecond",
-        "roomsPerConnection",
-        "queueBytes",
-        "queueBytesTotal",
-    ];
+    fn live() -> Vec<String> {
+        names::<settings::comet::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use runtime::CannotListen;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -28,12 +28,14 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// One shard's sockets.
 pub type Sockets = Vec<(StdListener, ListenerKind)>;
+/// What was asked for, the address it became, and what is spoken there.
+type Bound = (Bind, SocketAddr, ListenerKind);
 
 /// Every bound port of a comet.
 #[derive(Debug)]
 pub struct Listeners {
     shards: Vec<Sockets>,
-    bound: Vec<(Bind, SocketAddr, ListenerKind)>,
+    bound: Vec<Bound>,
     grpc: StdListener,
     grpc_address: SocketAddr,
 }
@@ -43,7 +45,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When a port is taken or may not be used; says which.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config) -> Result<Self, CannotListen> {
         let none: &[Bind] = &[];
         let (web_socket_tls, tcp_tls) = match config.tls_open {
             true => (&config.ws_tls_bind[..], &config.tcp_tls_bind[..]),
@@ -57,9 +59,10 @@ impl Listeners {
         ];
         let wanted = wanted.into_iter().flat_map(|(binds, kind)| binds.iter().map(move |bind| (*bind, kind)));
         let (shards, bound) = bind_clients(wanted, config.shard_count(), config)?;
-        let grpc = bind_alone(config.grpc_bind)
-            .with_context(|| format!("cannot listen on {} for gRPC", shown(config.grpc_bind)))?;
-        Ok(Self { shards, bound, grpc_address: grpc.local_addr()?, grpc })
+        let (grpc, grpc_address) = bind_alone(config.grpc_bind)
+            .and_then(|grpc| grpc.local_addr().map(|address| (grpc, address)))
+            .map_err(|error| CannotListen::new("grpc-bind", shown(config.grpc_bind), error))?;
+        Ok(Self { shards, bound, grpc, grpc_address })
     }
 
     /// How many shards the client ports were bound for.
@@ -110,7 +113,7 @@ impl Gate {
     ///
     /// # Errors
     /// When a port cannot be bound again; says which.
-    pub fn open(&mut self, shared: &Shared) -> anyhow::Result<()> {
+    pub fn open(&mut self, shared: &Shared) -> Result<(), CannotListen> {
         if self.accepting.is_some() {
             return Ok(());
         }
@@ -139,18 +142,28 @@ fn bind_clients(
     wanted: impl Iterator<Item = (Bind, ListenerKind)>,
     shards: usize,
     config: &Config,
-) -> anyhow::Result<(Vec<Sockets>, Vec<(Bind, SocketAddr, ListenerKind)>)> {
+) -> Result<(Vec<Sockets>, Vec<Bound>), CannotListen> {
     let mut all: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for (bind, kind) in wanted {
-        let (sockets, address) = bind_shared(bind, shards, config)
-            .with_context(|| format!("cannot listen on {} for {}", shown(bind), kind.label()))?;
+        let (sockets, address) =
+            bind_shared(bind, shards, config).map_err(|error| CannotListen::new(flag(kind), shown(bind), error))?;
         bound.push((bind, address, kind));
         for (shard, socket) in all.iter_mut().zip(sockets) {
             shard.push((socket, kind));
         }
     }
     Ok((all, bound))
+}
+
+/// The setting that a kind's ports come from.
+fn flag(kind: ListenerKind) -> &'static str {
+    match kind {
+        ListenerKind::Tcp => "tcp-bind",
+        ListenerKind::TcpTls => "tcp-tls-bind",
+        ListenerKind::WebSocket => "websocket-bind",
+        ListenerKind::WebSocketTls => "ws-tls-bind",
+    }
 }
 
 fn shown(bind: Bind) -> String {

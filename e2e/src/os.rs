@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// `CLOCK_MONOTONIC`: the same in every process of this machine, so that one may stamp and another measure.
@@ -70,6 +72,18 @@ pub fn limit_files(pid: u32, files: u64) -> std::io::Result<u64> {
     }
 }
 
+/// Moves the calling thread into a network namespace, which the open file is.
+///
+/// # Errors
+/// When the file is none, or we are not root.
+pub fn enter_network(namespace: &File) -> std::io::Result<()> {
+    // SAFETY: takes a descriptor that is open for as long as `namespace` is borrowed, and a constant.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +105,11 @@ mod tests {
         let before = limit_files(me, 1000).unwrap();
         assert_eq!(limit_files(me, before).unwrap(), 1000);
         assert!(limit_files(u32::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn only_a_network_namespace_can_be_entered() {
+        assert!(enter_network(&File::open("/dev/null").unwrap()).is_err());
     }
 
     #[test]

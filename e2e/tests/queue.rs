@@ -45,7 +45,7 @@ async fn queue(flags: &[&str]) -> Arc<KafkaQueue> {
 }
 
 fn record(key: &'static str, value: &'static str) -> NewRecord {
-    NewRecord { key: key.into(), value: value.into(), traceparent: None }
+    NewRecord::new(key.into(), value.into(), None).unwrap()
 }
 
 #[tokio::test]
@@ -59,7 +59,8 @@ async fn kafka_passes_the_suite_and_a_record_is_what_goims_is() {
     let queue = self::queue(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "looked-at"]).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
     queue.send(record("plain", "v")).await.unwrap();
-    queue.send(NewRecord { traceparent: Some(trace.clone()), ..record("plain", "traced") }).await.unwrap();
+    let record = NewRecord::new("plain".into(), "traced".into(), Some(trace.clone())).unwrap();
+    queue.send(record).await.unwrap();
     let consumer: StreamConsumer =
         kafka.client().set("group.id", "looker").set("auto.offset.reset", "earliest").create().unwrap();
     consumer.subscribe(&["looked-at"]).unwrap();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
+use runtime::settings;
 
 use crate::comet::queue::Limits;
 use crate::consumer;
@@ -91,7 +92,9 @@ impl FileKeys for Config {
         ("env.host", FileKey::Arg("host")),
         ("discovery.*", FileKey::Replaced("--comets")),
     ];
-    const LIVE: &'static [&'static str] = &["batchCount", "batchWindow", "batchBytes"];
+    fn live() -> Vec<String> {
+        names::<settings::job::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
+use runtime::proxies::Network;
+use runtime::settings;
 
-use crate::http::Network;
 use crate::queue;
 use crate::receive::ReceiveConfig;
-use crate::session::SessionConfig;
+use crate::session::{Auth, SessionConfig};
 use crate::store::redis::RedisConfig;
 use crate::tokens::Tokens;
 
@@ -95,13 +96,6 @@ pub struct Config {
     /// How long requests in flight may take to end after that.
     #[arg(long, value_name = "DURATION", env = "IMCLUSTER_DRAIN_DEADLINE", value_parser = duration::parse, default_value = "15s")]
     pub drain_deadline: Duration,
-}
-
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Auth {
-    /// They are whoever they say.
-    Trust,
 }
 
 /// Who may push when no tokens are given.
@@ -262,20 +256,9 @@ impl FileKeys for Config {
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
 
-    const LIVE: &'static [&'static str] = &[
-        "maxPushBody",
-        "maxPushKeys",
-        "pushDeadline",
-        "midConnections",
-        "midPolicy",
-        "heartbeat",
-        "heartbeatMax",
-        "regionWeight",
-        "backoffMaxDelay",
-        "backoffBaseDelay",
-        "backoffFactor",
-        "backoffJitter",
-    ];
+    fn live() -> Vec<String> {
+        names::<settings::logic::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;

@@ -35,7 +35,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use api::Api;
-pub use client_ip::Network;
 pub use openapi::DOCUMENT;
 use route::Found;
 pub use route::Route;

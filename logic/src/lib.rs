@@ -29,7 +29,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use proto::peers::Followed;
-use runtime::{Process, Shutdown};
+use runtime::proxies::TrustedProxies;
+use runtime::{CannotListen, Process, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -56,11 +57,10 @@ impl Listeners {
     /// Binds both.
     ///
     /// # Errors
-    /// When one cannot be bound; says which.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = async |flag: &str, address: &str| {
-            let wrong = || format!("--{flag} is `{address}`: expected an address that can be bound");
-            TcpListener::bind(address).await.with_context(wrong)
+    /// [`CannotListen`] when one cannot be bound.
+    pub async fn bind(config: &Config) -> Result<Self, CannotListen> {
+        let bind = async |flag: &'static str, address: &str| {
+            TcpListener::bind(address).await.map_err(|error| CannotListen::new(flag, address, error))
         };
         Ok(Self { http: bind("http-addr", &config.http_addr).await?, rpc: bind("rpc-addr", &config.rpc_addr).await? })
     }
@@ -112,6 +112,11 @@ pub async fn run(
     if let Some(tokens) = tokens.clone() {
         followers.spawn(tokens.follow());
     }
+    followers.spawn({
+        let readiness = process.readiness.clone();
+        let places = [("kafka", config.kafka.brokers.join(",")), ("redis", config.redis.addr.join(","))];
+        async move { readiness.tell(&places).await }
+    });
     let service = grpc_service(&config, &store, &queue, online.clone(), nodes.clone(), &process, &stop);
     let sessions = service.sessions.clone();
     let api = Arc::new(http::Api {
@@ -122,6 +127,7 @@ pub async fn run(
         deploy_env: config.deploy_env,
         metrics: metrics::HttpMetrics::register(&process.metrics),
         slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
+        trusted: TrustedProxies::new(&config.http.trusted_proxies),
         limits: ArcSwap::from_pointee(config.http),
     });
     process.live.follow({
@@ -188,12 +194,9 @@ fn grpc_service(
     process: &Process,
     stop: &Shutdown,
 ) -> grpc::Service {
-    let auth = match config.auth {
-        config::Auth::Trust => session::Auth::Trust,
-    };
     let counts = SessionMetrics::new(&process.metrics);
     grpc::Service {
-        sessions: Sessions::new(config.session.clone(), auth, store.clone(), queue.clone(), counts),
+        sessions: Sessions::new(config.session.clone(), config.auth, store.clone(), queue.clone(), counts),
         store: store.clone(),
         online,
         receive: receive::Receive::start(&config.receive, &process.metrics, stop.clone()),

@@ -70,7 +70,7 @@ pub enum Policy {
 }
 
 /// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Auth {
     /// They are whoever their token says, as in goim.
     Trust,
@@ -293,7 +293,7 @@ fn trusted(token: &[u8]) -> Result<Identity, TokenError> {
 async fn send(queue: &dyn PushQueue, mut record: PushMsg) -> Result<(), QueueError> {
     record.id = Uuid::now_v7().as_bytes().to_vec().into();
     let key = push::record_key(&record).into_owned().into();
-    queue.send(NewRecord { key, value: record.encode_to_vec().into(), traceparent: None }).await.map(drop)
+    queue.send(NewRecord::new(key, record.encode_to_vec().into(), None)?).await.map(drop)
 }
 
 fn place(error: &TokenError) -> String {

@@ -136,5 +136,5 @@ async fn an_address_that_is_taken_is_named() {
     let fixed = "logic --auth trust --http-addr 127.0.0.1:0";
     let config = Program::parse_from(fixed.split(' ').chain(flags.split(' '))).config;
     let error = Listeners::bind(&config).await.unwrap_err().to_string();
-    assert!(error.starts_with("--rpc-addr is `127.0.0.1:"), "{error}");
+    assert!(error.starts_with("--rpc-addr is `127.0.0.1:") && error.contains("`: address in use: "), "{error}");
 }

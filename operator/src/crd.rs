@@ -232,12 +232,16 @@ pub fn yaml() -> String {
     format!("# Made by `imcluster crd`.\n{}\n", yaml.trim_end())
 }
 
-/// Writes whole numbers without a fraction and descriptions without the line breaks of the source.
+/// Writes whole numbers without a fraction, and descriptions in one line that ends with the default.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            // `kubectl explain` shows no defaults but those that are told.
+            let default = fields.get("default").filter(|default| !default.is_object() && !default.is_array());
+            let default = default.map(|default| format!(" Default: {}.", default.to_string().trim_matches('"')));
             if let Some(Value::String(description)) = fields.get_mut("description") {
                 *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
+                description.push_str(&default.unwrap_or_default());
             }
             fields.values_mut().for_each(tidy);
         }

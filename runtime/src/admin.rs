@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -67,13 +66,12 @@ impl Status {
 /// Binds the port and serves it until the process ends. Returns the address it got.
 ///
 /// # Errors
-/// When the port cannot be bound.
+/// [`crate::CannotListen`] when the port cannot be bound.
 pub(crate) async fn serve(address: SocketAddr, process: Arc<Process>) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--admin is `{address}`: expected an address that can be bound"))?;
+    let cannot = |error| crate::CannotListen::new("admin", address, error);
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr()?;
-    process.metrics.collect(collect::Ours::new(process.readiness.clone()));
+    process.metrics.collect(collect::Ours::new(process.readiness.clone(), process.live.clone()));
     process.metrics.collect_unprefixed(collect::Proc);
     tokio::spawn(accept(listener, router(process), PATIENCE));
     Ok(bound)

@@ -21,6 +21,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 pub use argv::normalise;
 pub use secret::SecretFile;
 
+use crate::settings;
+
 /// What every process has, whatever it serves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessConfig {
@@ -92,9 +94,12 @@ pub trait FileKeys: clap::Args {
     /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];
 
-    /// The arguments that may change while the process runs, by their names in camelCase: what a file of live settings
-    /// may hold beside [`LIVE_OF_ALL`].
-    const LIVE: &'static [&'static str] = &[];
+    /// Arguments of [`ProcessConfig`] that have another default here: the argument's id and that default.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[];
+    /// The arguments that may change while the process runs, by their names in camelCase ([`names`]).
+    fn live() -> Vec<String> {
+        names::<settings::Live>()
+    }
 
     /// Checks what no single setting can say, and the files that settings name, before the process starts.
     ///
@@ -105,8 +110,12 @@ pub trait FileKeys: clap::Args {
     }
 }
 
-/// As [`FileKeys::LIVE`], for every process.
-pub const LIVE_OF_ALL: &[&str] = &["log"];
+/// The names of the settings in a type of [`settings`].
+pub fn names<T: schemars::JsonSchema>() -> Vec<String> {
+    let schema = schemars::schema_for!(T);
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
 
 /// Why the process does not start. The text is one line naming key, value and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +237,10 @@ fn read<C: FileKeys>(
         .about(about)
         .long_about(None)
         .version(crate::VERSION);
+    let command = C::DEFAULTS.iter().fold(command, |command, (id, value)| {
+        debug_assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id} is an argument");
+        command.mut_arg(id, |arg| arg.default_value(value))
+    });
     debug_assert!(
         C::KEYS.iter().all(|(key, meaning)| match meaning {
             FileKey::Arg(id) => command.get_arguments().any(|arg| arg.get_id() == id) && *key == key.to_lowercase(),
@@ -236,7 +249,7 @@ fn read<C: FileKeys>(
         "every file key is in lower case and names an argument"
     );
     let live = match live {
-        Some((path, text)) => file::live(path, text, &command, &[LIVE_OF_ALL, C::LIVE].concat())?,
+        Some((path, text)) => file::live(path, text, &command, &C::live())?,
         None => BTreeMap::new(),
     };
     let mut reading = Reading { command, keys: C::KEYS, env, places: BTreeMap::new(), notices };

@@ -8,9 +8,11 @@ pub mod admin;
 pub mod annotations;
 pub mod config;
 pub mod duration;
+pub mod listen;
 pub mod live;
 pub mod metrics;
 pub mod pod;
+pub mod proxies;
 pub mod readiness;
 pub mod settings;
 pub mod shutdown;
@@ -21,6 +23,7 @@ pub mod watched;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use listen::CannotListen;
 pub use metrics::Metrics;
 pub use readiness::{Condition, Readiness};
 pub use shutdown::Shutdown;
@@ -73,7 +76,7 @@ impl Process {
     /// Installs telemetry, listens for signals and serves the admin port.
     ///
     /// # Errors
-    /// When the admin port cannot be bound or the exporter cannot be built.
+    /// [`CannotListen`] when the admin port cannot be bound; when the exporter cannot be built.
     pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
         let telemetry = telemetry::install(config)?;
         let annotations = annotations::follow(&config.annotations);

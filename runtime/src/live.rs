@@ -155,7 +155,10 @@ mod tests {
 
     impl FileKeys for Sample {
         const KEYS: &'static [(&'static str, FileKey)] = &[];
-        const LIVE: &'static [&'static str] = &["topSpeed"];
+
+        fn live() -> Vec<String> {
+            vec!["log".to_owned(), "topSpeed".to_owned()]
+        }
     }
 
     struct Followed {

@@ -56,6 +56,7 @@ fn the_defaults_are_goims_ports_and_its_handshake_timeout() {
     assert_eq!(config.handshake_timeout, Duration::from_secs(5));
     assert_eq!(config.queue_bytes, 256 * 1024);
     assert_eq!(config.queue_bytes_total, 512 * 1024 * 1024);
+    assert_eq!(config.drain_lease, runtime::pod::DRAIN_LEASE);
     assert!(!config.host.is_empty() && !config.tls_open && !config.offline);
     config.check().unwrap();
 }
@@ -250,4 +251,24 @@ fn unset_the_weight_is_10_and_rooms_are_reported_every_3_seconds() {
     let config = parse(&[]).unwrap();
     assert_eq!((config.weight, config.online_interval), (10, Duration::from_secs(3)));
     assert_eq!((config.frames_per_second, config.bytes_per_second), (100, 256 * 1024));
+}
+
+#[derive(Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::comet::Fixed>(), names::<settings::comet::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
 }

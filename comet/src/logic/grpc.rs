@@ -41,12 +41,14 @@ pub struct LogicClient {
     pool: Arc<Pool>,
 }
 
+/// A list of logics, and the channels to them by their addresses.
+type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
+
 /// Channels by address, used in turn.
 #[derive(Debug)]
 struct Pool {
     followed: Followed,
-    /// The list that the channels are of, and the channels by their addresses.
-    open: Mutex<(Arc<[Peer]>, Vec<(String, Channel)>)>,
+    open: Mutex<Open>,
     turn: AtomicUsize,
 }
 

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use proto::RoomId;
 use proto::comet::OnFull;
+use runtime::proxies::TrustedProxies;
 use runtime::trace;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -43,6 +44,8 @@ pub struct Api {
     pub nodes: Nodes,
     /// Who may push; `None` = everybody.
     pub tokens: Option<Tokens>,
+    /// Whose word on a client's address is taken.
+    pub trusted: TrustedProxies,
     /// Limits.
     pub limits: ArcSwap<HttpConfig>,
     /// The environment that the instance list names.
@@ -91,7 +94,7 @@ impl Api {
             }
             Route::OnlineServers => answer::ok(self.online_servers()),
             Route::NodesWeighted => {
-                let client = client_ip(peer, headers, &self.limits.load().trusted_proxies);
+                let client = client_ip(peer, headers, &self.trusted);
                 answer::ok(nodes_body::NodesBody::from(self.nodes.weighted(&query.text("platform"), client)))
             }
             Route::NodesInstances => answer::ok(self.nodes.instances(&self.deploy_env)),

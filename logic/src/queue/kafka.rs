@@ -270,7 +270,6 @@ impl PushQueue for KafkaQueue {
     }
 
     async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError> {
-        record.check()?;
         let mut message = FutureRecord::to(&self.topic).key(&record.key[..]).payload(&record.value[..]);
         if let Some(trace) = &record.traceparent {
             let header = Header { key: runtime::trace::HEADER, value: Some(trace) };

@@ -21,19 +21,16 @@ pub struct CometSpec {
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
     /// Where clients connect, in the pods and on their Services. A change restarts the comets.
-    #[schemars(extend("default" = {}))]
     pub listeners: Listeners,
     /// How clients reach the WebSocket listener through an Ingress, at the path `/sub`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<CometIngress>,
     /// How clients reach the comets directly.
-    #[schemars(extend("default" = {}))]
     pub exposure: Exposure,
     /// What clients are told to connect to when they ask `/goim/nodes/weighted`. A change restarts logic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<Advertise>,
     /// How a comet that is to go moves its clients away. A change restarts the comets.
-    #[schemars(extend("default" = {}))]
     pub drain: Drain,
     /// How a change reaches the comets, one at a time.
     #[schemars(extend("default" = {}))]
@@ -188,7 +185,8 @@ pub struct CometIngress {
     /// The certificate for `host`. Default: that of `logic.ingress`, if the host is the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<IngressTls>,
-    /// Annotations on it, such as time limits of its controller: connections stay open for long.
+    /// Annotations on it, such as time limits of its controller: connections stay open for long. Default: those of
+    /// `logic.ingress`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "bounds::annotations")]
     pub annotations: BTreeMap<String, String>,
@@ -264,7 +262,8 @@ pub struct Advertise {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub ws_port: Option<i32>,
-    /// The port for WebSocket over TLS; 0 tells none. Default: the listener's, or 443 behind an Ingress with TLS.
+    /// The port for WebSocket over TLS; 0 tells none. Default: 443 behind an Ingress with TLS, else the listener's if
+    /// there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub wss_port: Option<i32>,

@@ -25,7 +25,8 @@ pub struct JobSpec {
     #[schemars(length(min = 1, max = 249), regex(pattern = bounds::KAFKA_NAME))]
     pub consumer_group: Option<String>,
     /// `Global`: all jobs share one consumer group and each pushes to the comets of all zones. `PerZone`: every zone
-    /// of `comet.zones` has its own jobs and consumer group (`<consumerGroup>.<zone>`), which push to its comets only.
+    /// of `comet.zones` has its own jobs and consumer group (`<consumerGroup>.<zone>`), which run there and push to its
+    /// comets only; the names of zones are then of lower-case letters, digits and `-`.
     pub mode: JobMode,
     /// Settings of the jobs. What is not set has job's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -76,7 +76,7 @@ pub struct KafkaTls {
 pub struct KafkaSasl {
     /// The mechanism. `PLAIN` sends the password as it is: use TLS with it.
     pub mechanism: SaslMechanism,
-    /// A Secret with the keys `username` and `password`.
+    /// A Secret with the keys `username` and `password`. Read when a logic or job starts.
     pub secret_ref: NameRef,
 }
 

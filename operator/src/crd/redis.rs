@@ -78,10 +78,11 @@ pub struct ExternalRedis {
     /// Speak TLS to Redis and to the Sentinels; `{}` trusts the certificate authorities of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RedisTls>,
-    /// A Secret with the keys `username` (`default` for the default user) and `password`.
+    /// A Secret with the keys `username` and `password`; without ACL users `username` is `default`. Read when a
+    /// logic starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<NameRef>,
-    /// The same for the Sentinels, when they ask for a password.
+    /// The same for the Sentinels, when they ask for a password: a Secret with the keys `username` and `password`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentinel_credentials_secret_ref: Option<NameRef>,
 }

@@ -96,6 +96,17 @@ fn the_defaults_of_the_schema_are_those_of_the_types() {
 }
 
 #[test]
+fn a_default_keeps_the_rules_before_the_defaults_below_it_are_filled_in() {
+    // The API server refuses a CRD otherwise.
+    let defaults = check::defaults(&schema());
+    assert!(defaults.len() > 30, "{}", defaults.len());
+    for (path, default, schema) in defaults {
+        let problems = check::Server::new(schema).problems_of_node(&path, &default);
+        assert!(problems.is_empty(), "{path}: {problems:?}");
+    }
+}
+
+#[test]
 fn every_rule_refuses_a_fixture() {
     let server = check::Server::new(schema());
     let said: Vec<String> = fixtures("reject").iter().flat_map(|fixture| fixture.answers(&server).concat()).collect();

@@ -10,16 +10,18 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 
 use crate::Readiness;
+use crate::live::Live;
 
-/// `imcluster_dependency_up{dependency}` and `imcluster_build_info{version}`.
+/// `imcluster_dependency_up{dependency}`, `imcluster_config_hash{hash}` and `imcluster_build_info{version}`.
 #[derive(Debug)]
 pub(super) struct Ours {
     readiness: Readiness,
+    live: Live,
 }
 
 impl Ours {
-    pub(super) fn new(readiness: Readiness) -> Self {
-        Self { readiness }
+    pub(super) fn new(readiness: Readiness, live: Live) -> Self {
+        Self { readiness, live }
     }
 }
 
@@ -33,6 +35,11 @@ impl Collector for Ours {
         )?;
         for (name, dependency) in self.readiness.dependencies() {
             ConstGauge::new(i64::from(dependency.up)).encode(up.encode_family(&[("dependency", name)])?)?;
+        }
+        if let Some(hash) = self.live.hash() {
+            let help = "The live settings in force, by their hash";
+            let mut family = encoder.encode_descriptor("config_hash", help, None, MetricType::Gauge)?;
+            ConstGauge::new(1).encode(family.encode_family(&[("hash", hash.as_str())])?)?;
         }
         let build = Info::new([("version", crate::VERSION)]);
         let encoder = encoder.encode_descriptor("build", "What runs here", None, build.metric_type())?;

@@ -82,7 +82,7 @@ pub(super) fn live(
     path: &Path,
     text: &str,
     command: &Command,
-    known: &[&str],
+    known: &[String],
 ) -> Result<BTreeMap<String, Setting>, ConfigError> {
     let file = path.display();
     let table = table(path, text)?;
@@ -91,7 +91,11 @@ pub(super) fn live(
     let mut settings = BTreeMap::new();
     for (key, value) in entries {
         let name = key.strip_prefix("imcluster.").unwrap_or(&key);
-        let argument = known.contains(&name).then(|| meaning(&format!("imcluster.{name}"), command, &[])).flatten();
+        let argument = known
+            .iter()
+            .any(|known| plain(known) == plain(name))
+            .then(|| meaning(&format!("imcluster.{name}"), command, &[]))
+            .flatten();
         let Some((Meaning::Arg(id), _)) = argument else {
             let known = known.join(", ");
             return Err(ConfigError::Invalid(format!(
@@ -104,6 +108,11 @@ pub(super) fn live(
         settings.insert(id.to_owned(), Setting { path: path.to_owned(), key, values });
     }
     Ok(settings)
+}
+
+/// A name without what two spellings of it may differ in.
+fn plain(name: &str) -> String {
+    name.replace(['-', '_', '.'], "").to_ascii_lowercase()
 }
 
 fn table(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
@@ -145,7 +154,6 @@ impl From<FileKey> for Meaning<'_> {
 /// What a lower-case key means, and the length of the prefix it was found by (0 = the whole key).
 fn meaning<'a>(key: &str, command: &'a Command, keys: &[(&str, FileKey)]) -> Option<(Meaning<'a>, usize)> {
     if let Some(name) = key.strip_prefix("imcluster.") {
-        let plain = |name: &str| name.replace(['-', '_', '.'], "").to_ascii_lowercase();
         return command
             .get_arguments()
             .find(|arg| arg.get_id() != "file" && arg.get_long().map(plain) == Some(plain(name)))

@@ -28,13 +28,24 @@ impl Server {
             node(property, name, object.get(name), &self.schema, &mut problems);
         }
         // As in the API server, rules are only asked of what has the right shape.
-        if problems.is_empty()
-            && let Err(errors) = self.validator.validate_compiled(&self.rules, object, old)
-        {
-            problems
-                .extend(errors.iter().map(|error| format!("{}: Invalid value: {}", error.field_path, error.message)));
+        if problems.is_empty() {
+            problems = self.broken_rules(object, old);
         }
         problems
+    }
+
+    /// The same of a value below the root, whose schema this server has.
+    pub(super) fn problems_of_node(&self, path: &str, value: &Value) -> Vec<String> {
+        let mut problems = Vec::new();
+        node(&self.schema, path, Some(value), &Value::Null, &mut problems);
+        problems.extend(self.broken_rules(value, None));
+        problems
+    }
+
+    fn broken_rules(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let errors = self.validator.validate_compiled(&self.rules, object, old).err();
+        let errors = errors.iter().flat_map(|errors| errors.iter());
+        errors.map(|error| format!("{}: Invalid value: {}", error.field_path, error.message)).collect()
     }
 }
 
@@ -155,6 +166,35 @@ fn bounds(schema: &Value, path: &str, number: f64, problems: &mut Vec<String>) {
     if let Some(most) = schema["maximum"].as_f64().filter(|most| number > *most) {
         problems.push(format!("{path} in body should be less than or equal to {most}"));
     }
+}
+
+/// Every default with its path and its schema, which has none any more.
+pub(super) fn defaults(schema: &Value) -> Vec<(String, Value, Value)> {
+    fn without_defaults(schema: &Value) -> Value {
+        match schema {
+            Value::Object(fields) => {
+                let fields = fields.iter().filter(|(name, _)| *name != "default");
+                fields.map(|(name, value)| (name.clone(), without_defaults(value))).collect()
+            }
+            schema => schema.clone(),
+        }
+    }
+    fn walk(path: &str, schema: &Value, found: &mut Vec<(String, Value, Value)>) {
+        if let Some(default) = schema.get("default") {
+            found.push((path.to_owned(), default.clone(), without_defaults(schema)));
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), property, found);
+        }
+        for (below, sign) in [("items", "[]"), ("additionalProperties", ".*")] {
+            if schema[below].is_object() {
+                walk(&format!("{path}{sign}"), &schema[below], found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk("", schema, &mut found);
+    found
 }
 
 /// What all rules of the schema say.
