@@ -255,6 +255,5 @@ pub(super) fn job(whole: &Whole<'_>) -> Result<Job, Invalid> {
 /// Whether a zone's name can be the end of a Deployment's.
 fn fits(zone: &str, cluster: &str) -> bool {
     let is_label = zone.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    // A ReplicaSet and its pods add 17 characters.
     is_label && cluster.len() + "-job-".len() + zone.len() <= 63
 }
