@@ -6,7 +6,7 @@ use std::path::Path;
 use e2e::certs::Authority;
 use operator::crd::ImCluster;
 use operator::validate::{Cluster, Operand, Workload, validate};
-use runtime::config::{FileKeys, LIVE_OF_ALL, Loaded, Notice};
+use runtime::config::{FileKeys, Loaded, Notice};
 
 /// The cluster of a spec in `operator/golden/`.
 fn cluster(spec: &str) -> Cluster {
@@ -58,8 +58,8 @@ impl Mounted {
         let loaded = runtime::config::load::<C>(workload.component.name(), "", argv, &variable).unwrap();
         let warnings: Vec<_> = loaded.notices.iter().filter(|notice| matches!(notice, Notice::Warn(_))).collect();
         assert!(warnings.is_empty(), "{warnings:?}");
-        let is_live = |name: &&String| C::LIVE.contains(&name.as_str()) || LIVE_OF_ALL.contains(&name.as_str());
-        assert_eq!(workload.live.keys().find(|name| !is_live(name)), None, "the live file takes no other");
+        let live = C::live();
+        assert_eq!(workload.live.keys().find(|name| !live.contains(name)), None, "the live file takes no other");
         loaded
     }
 }
