@@ -165,23 +165,7 @@ fn watch(
     let name = kind.plural.clone();
     let read = move |object: &DynamicObject| Seen::of(object, &kind);
     let (cache, tell, metrics) = (cache.clone(), tell.clone(), context.metrics.clone());
-    tokio::spawn(async move {
-        // The watcher wants the kind as its own; it is in `read` too, for lists that leave it out.
-        follow_dynamic(api, config, name, read, cache, tell, metrics).await;
-    })
-    .abort_handle()
-}
-
-async fn follow_dynamic(
-    api: Api<DynamicObject>,
-    config: watcher::Config,
-    name: String,
-    read: impl Fn(&DynamicObject) -> Seen,
-    cache: Cache<Seen>,
-    tell: UnboundedSender<Touched>,
-    metrics: crate::metrics::Metrics,
-) {
-    follow(api, config, name, read, cache, tell, metrics).await;
+    tokio::spawn(follow(api, config, name, read, cache, tell, metrics)).abort_handle()
 }
 
 /// Finds out, again and again, whether the optional kinds are there.
@@ -264,10 +248,12 @@ async fn queue(
         .reconcile_all_on(gained)
         .graceful_shutdown_on(shutdown.begun())
         .run(look, failed, seen)
-        .for_each(async |ended| {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a look ended");
+        .for_each(async |ended| match ended {
+            Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                context.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
             }
+            Err(error) => tracing::debug!(%error, "a look ended"),
+            Ok(_) => {}
         })
         .await;
 }
