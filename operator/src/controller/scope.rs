@@ -49,12 +49,15 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// An ImCluster, or what could not be read as one.
 pub type Guarded = DeserializeGuard<ImCluster>;
 
+/// A cache and the watch that fills it.
+type Watched = (Cache<Seen>, AbortHandle);
+
 /// What a look sees.
 pub struct Caches {
     /// One per kind.
     children: Vec<Cache<Seen>>,
     /// Of the optional kinds: the cache and its watch, while the API server has them.
-    optional: Mutex<[Option<(Cache<Seen>, AbortHandle)>; 2]>,
+    optional: Mutex<[Option<Watched>; 2]>,
     pods: Cache<Pod>,
 }
 

@@ -161,7 +161,9 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..200 {
             self.turn();
-            if self.condition("Progressing") == ("False".into(), "RolloutComplete".into()) {
+            let reported = self.cluster.status.as_ref().and_then(|status| status.observed_generation);
+            let is_current = reported == self.cluster.metadata.generation;
+            if is_current && self.condition("Progressing") == ("False".into(), "RolloutComplete".into()) {
                 return;
             }
         }
