@@ -47,6 +47,8 @@ pub struct Context {
 /// What is remembered of a cluster; losing it costs a look, never a wrong one.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
+    /// Its namespace and name.
+    pub(crate) place: (String, String),
     /// Looks in a row that failed.
     pub(crate) failures: u32,
     /// When connections and lag were last reported, in Unix seconds.
@@ -56,6 +58,20 @@ pub struct Memory {
     pub(crate) refused: Vec<(crate::observe::Key, String)>,
     /// Of an object that cannot be read: the version that was last reported on.
     pub(crate) malformed: Option<String>,
+}
+
+impl Context {
+    /// Forgets a cluster that is gone.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        self.metrics.read.conditions(namespace, name, []);
+        self.memory.lock().retain(|uid, memory| {
+            let is_gone = (memory.place.0.as_str(), memory.place.1.as_str()) == (namespace, name);
+            if is_gone {
+                self.hands.forget(uid);
+            }
+            !is_gone
+        });
+    }
 }
 
 /// Runs the operator until it is told to stop.

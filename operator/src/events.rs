@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -13,6 +16,8 @@ use crate::metrics::Metrics;
 
 /// How long the same is not said again.
 const QUIET: Duration = Duration::from_secs(60);
+/// What was not said again for this long would be news.
+const FORGET: Duration = Duration::from_secs(1800);
 
 /// Why there is an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,49 +100,113 @@ impl Note {
     }
 }
 
+/// What was said: the Event's name, how often, and when last.
+#[derive(Clone, Debug)]
+struct Said {
+    name: String,
+    times: i32,
+    at: Instant,
+}
+
 /// Writes Events.
 pub struct Events {
-    recorder: Recorder,
-    said: Mutex<HashMap<(String, Note), Instant>>,
+    client: Client,
+    instance: String,
+    said: Mutex<HashMap<(String, Note), Said>>,
     metrics: Metrics,
 }
 
 impl Events {
     /// `instance` is this operator's name.
     pub fn new(client: Client, instance: &str, metrics: Metrics) -> Self {
-        let reporter = Reporter { controller: "imcluster-operator".into(), instance: Some(instance.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter), said: Mutex::default(), metrics }
+        Self { client, instance: instance.to_owned(), said: Mutex::default(), metrics }
     }
 
     /// Says what has not just been said. An Event that cannot be written is counted, nothing depends on it.
     pub async fn say(&self, about: &ObjectReference, notes: &[Note]) {
         for note in notes {
-            if !self.is_news(about.uid.as_deref().unwrap_or_default(), note) {
-                continue;
-            }
-            let event = Event {
-                type_: if note.reason.is_warning() { EventType::Warning } else { EventType::Normal },
-                reason: note.reason.name().to_owned(),
-                note: Some(note.text.chars().take(1000).collect()),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.recorder.publish(&event, about).await {
-                tracing::warn!(%error, reason = event.reason, "cannot write an event");
+            if let Err(error) = self.say_one(about, note).await {
+                tracing::warn!(%error, reason = note.reason.name(), "cannot write an event");
                 self.metrics.error("event");
             }
         }
     }
 
-    fn is_news(&self, uid: &str, note: &Note) -> bool {
-        let now = Instant::now();
-        let mut said = self.said.lock();
-        said.retain(|_, at| now - *at < QUIET);
-        let key = (uid.to_owned(), note.clone());
-        if said.contains_key(&key) {
-            return false;
+    async fn say_one(&self, about: &ObjectReference, note: &Note) -> kube::Result<()> {
+        let namespace = about.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let key = (about.uid.clone().unwrap_or_default(), note.clone());
+        let before = {
+            let mut said = self.said.lock();
+            said.retain(|_, said| said.at.elapsed() < FORGET);
+            said.get(&key).cloned()
+        };
+        let now = MicroTime(Timestamp::now());
+        let said = match before {
+            Some(said) if said.at.elapsed() < QUIET => return Ok(()),
+            Some(said) => {
+                let times = said.times + 1;
+                let series = serde_json::json!({ "series": { "count": times, "lastObservedTime": now } });
+                events.patch(&said.name, &PatchParams::default(), &Patch::Merge(series)).await?;
+                Said { times, at: Instant::now(), ..said }
+            }
+            None => {
+                let event = self.event(about, note, now);
+                let name = events.create(&PostParams::default(), &event).await?.metadata.name.unwrap_or_default();
+                Said { name, times: 1, at: Instant::now() }
+            }
+        };
+        self.said.lock().insert(key, said);
+        Ok(())
+    }
+
+    fn event(&self, about: &ObjectReference, note: &Note, now: MicroTime) -> Event {
+        Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", about.name.clone().unwrap_or_default())),
+                namespace: about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            action: Some("Reconcile".to_owned()),
+            event_time: Some(now),
+            note: Some(note.text.chars().take(1000).collect()),
+            reason: Some(note.reason.name().to_owned()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some("imcluster.dev/operator".to_owned()),
+            reporting_instance: Some(self.instance.chars().take(128).collect()),
+            type_: Some(if note.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
+            ..Event::default()
         }
-        said.insert(key, now);
-        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+    use crate::scripted::scripted;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_cause_has_an_event_of_its_own_and_none_is_repeated_within_a_minute() {
+        let (client, log) = scripted(|asked| {
+            let mut body = asked.body.clone();
+            body["metadata"] = json!({ "name": "prod.abc" });
+            (201, body)
+        });
+        let events = Events::new(client, "operator-1", Metrics::register(&runtime::Metrics::default()));
+        let about = ObjectReference { name: Some("prod".into()), uid: Some("uid".into()), ..Default::default() };
+        let one = Note::new(Reason::PodDrained, "prod-comet-1: no clients left");
+        let other = Note::new(Reason::PodDrained, "prod-comet-0: no clients left");
+        for notes in [vec![one.clone(), other], vec![one.clone()]] {
+            events.say(&about, &notes).await;
+        }
+        let methods = || log.lock().iter().map(|asked| asked.method.clone()).collect::<Vec<_>>();
+        assert_eq!(methods(), [Method::POST, Method::POST]);
+        tokio::time::advance(QUIET).await;
+        events.say(&about, &[one]).await;
+        assert_eq!(methods(), [Method::POST, Method::POST, Method::PATCH], "the third time it is a series");
+        assert_eq!(log.lock()[2].body["series"]["count"], 2);
     }
 }

@@ -145,10 +145,12 @@ impl Read {
 
 impl Collector for Read {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let help = "How long the watch of a kind has been failing";
-        let mut ages = encoder.encode_descriptor("operator_watch_age_seconds", help, None, MetricType::Gauge)?;
-        for (kind, age) in self.ages(Instant::now()) {
-            ConstGauge::new(age).encode(ages.encode_family(&[("kind", kind)])?)?;
+        {
+            let help = "How long the watch of a kind has been failing";
+            let mut ages = encoder.encode_descriptor("operator_watch_age_seconds", help, None, MetricType::Gauge)?;
+            for (kind, age) in self.ages(Instant::now()) {
+                ConstGauge::new(age).encode(ages.encode_family(&[("kind", kind)])?)?;
+            }
         }
         let help = "1 while the condition of the ImCluster is True";
         let mut conditions = encoder.encode_descriptor("condition", help, None, MetricType::Gauge)?;

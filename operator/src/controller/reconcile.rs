@@ -97,13 +97,10 @@ pub(super) fn remember<T>(context: &Context, uid: &str, change: impl FnOnce(&mut
 }
 
 async fn look_at(cluster: Arc<ImCluster>, context: &Context, caches: &Caches) -> Result<Action, Failed> {
-    let uid = cluster.metadata.uid.clone().unwrap_or_default();
     if cluster.metadata.deletion_timestamp.is_some() {
         // Everything of ours has it as its owner: Kubernetes deletes it.
         let (namespace, name) = place(&cluster);
-        context.metrics.read.conditions(namespace, name, []);
-        context.hands.forget(&uid);
-        context.memory.lock().remove(&uid);
+        context.forget(namespace, name);
         return Ok(Action::await_change());
     }
     let now = Timestamp::now();
@@ -128,7 +125,10 @@ async fn observe(cluster: Arc<ImCluster>, context: &Context, caches: &Caches, no
         live::mark_lost(&context.client, &mut pods, now, context.config.node_lost_after).await;
     }
     let uid = cluster.metadata.uid.clone().unwrap_or_default();
-    let memory = context.memory.lock().get(&uid).cloned().unwrap_or_default();
+    let memory = remember(context, &uid, |memory| {
+        memory.place = (namespace.to_owned(), name.to_owned());
+        memory.clone()
+    });
     let children = caches.children(namespace, name);
     let cluster = match context.hands.reported(&cluster) {
         Some(status) => Arc::new(ImCluster { status: Some(status), ..(*cluster).clone() }),

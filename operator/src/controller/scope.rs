@@ -49,14 +49,15 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// An ImCluster, or what could not be read as one.
 pub type Guarded = DeserializeGuard<ImCluster>;
 
-/// The cache of an optional kind and its watch, while the API server has the kind.
-type Optional = Option<(Cache<Seen>, AbortHandle)>;
+/// A cache and the watch that fills it.
+type Watched = (Cache<Seen>, AbortHandle);
 
 /// What a look sees.
 pub struct Caches {
     /// One per kind.
     children: Vec<Cache<Seen>>,
-    optional: Mutex<[Optional; 2]>,
+    /// Of the optional kinds: the cache and its watch, while the API server has them.
+    optional: Mutex<[Option<Watched>; 2]>,
     pods: Cache<Pod>,
 }
 
@@ -167,23 +168,7 @@ fn watch(
     let name = kind.plural.clone();
     let read = move |object: &DynamicObject| Seen::of(object, &kind);
     let (cache, tell, metrics) = (cache.clone(), tell.clone(), context.metrics.clone());
-    tokio::spawn(async move {
-        // The watcher wants the kind as its own; it is in `read` too, for lists that leave it out.
-        follow_dynamic(api, config, name, read, cache, tell, metrics).await;
-    })
-    .abort_handle()
-}
-
-async fn follow_dynamic(
-    api: Api<DynamicObject>,
-    config: watcher::Config,
-    name: String,
-    read: impl Fn(&DynamicObject) -> Seen,
-    cache: Cache<Seen>,
-    tell: UnboundedSender<Touched>,
-    metrics: crate::metrics::Metrics,
-) {
-    follow(api, config, name, read, cache, tell, metrics).await;
+    tokio::spawn(follow(api, config, name, read, cache, tell, metrics)).abort_handle()
 }
 
 /// Finds out, again and again, whether the optional kinds are there.
@@ -266,10 +251,12 @@ async fn queue(
         .reconcile_all_on(gained)
         .graceful_shutdown_on(shutdown.begun())
         .run(look, failed, seen)
-        .for_each(async |ended| {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a look ended");
+        .for_each(async |ended| match ended {
+            Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                context.forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
             }
+            Err(error) => tracing::debug!(%error, "a look ended"),
+            Ok(_) => {}
         })
         .await;
 }

@@ -100,7 +100,9 @@ async fn last_warning(client: &Client, pod: &Pod) -> Option<Trouble> {
         let last = event.last_timestamp.as_ref().map(|time| time.0);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0))
     };
-    let last = found.items.into_iter().max_by_key(when)?;
+    // That a probe fails is known already; why is not among the Events.
+    let causes = found.items.into_iter().filter(|event| event.reason.as_deref() != Some("Unhealthy"));
+    let last = causes.max_by_key(when)?;
     let text = last.message.unwrap_or_default();
     Some(Trouble { reason: last.reason.unwrap_or_default(), text: text.trim().chars().take(300).collect() })
 }

@@ -157,6 +157,9 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
             if matches!(reason, "ContainerCreating" | "PodInitializing") {
                 continue;
             }
+            if matches!(reason, "ErrImagePull" | "ImagePullBackOff") {
+                return Some(no_image(waiting.message.as_deref().unwrap_or_default()));
+            }
             let said = ended.and_then(|ended| ended.message.as_ref()).filter(|text| !text.trim().is_empty());
             return Some(Trouble::new(reason, said.or(waiting.message.as_ref())));
         }
@@ -169,4 +172,49 @@ fn trouble(status: &core::PodStatus) -> Option<Trouble> {
     unscheduled.map(|condition| {
         Trouble::new(condition.reason.as_deref().unwrap_or("Unschedulable"), condition.message.as_ref())
     })
+}
+
+/// The kubelet says the same in turns in two ways: while it tries, and while it waits to try again.
+fn no_image(text: &str) -> Trouble {
+    let text = text.split_once("ErrImagePull: ").map_or(text, |(_, text)| text).to_owned();
+    Trouble::new("ImagePullBackOff", Some(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        let labels = json!({ "app.kubernetes.io/component": "comet", "app.kubernetes.io/instance": "prod" });
+        let pod = json!({ "metadata": { "name": "prod-comet-12", "labels": labels }, "status": status });
+        Pod::of(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn waiting(reason: &str, message: &str) -> Option<Trouble> {
+        let state = json!({ "waiting": { "reason": reason, "message": message } });
+        let container =
+            json!({ "name": "comet", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+        pod(json!({ "containerStatuses": [container] })).trouble
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_one_trouble_whether_the_kubelet_tries_or_waits() {
+        let tries = waiting("ErrImagePull", "failed to pull: not found");
+        let waits =
+            waiting("ImagePullBackOff", "Back-off pulling image \"a:1\": ErrImagePull: failed to pull: not found");
+        assert_eq!(tries, waits);
+        assert_eq!(tries.unwrap().to_string(), "ImagePullBackOff: failed to pull: not found");
+    }
+
+    #[test]
+    fn a_pod_that_starts_has_no_trouble_and_one_without_a_node_has() {
+        assert_eq!(waiting("ContainerCreating", ""), None);
+        let condition =
+            json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes" });
+        let pod = pod(json!({ "conditions": [condition] }));
+        assert_eq!(pod.trouble.unwrap().to_string(), "Unschedulable: 0/2 nodes");
+        assert_eq!((pod.ordinal, pod.component), (Some(12), Some(Component::Comet)));
+    }
 }

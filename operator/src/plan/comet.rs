@@ -130,7 +130,7 @@ impl View<'_> {
             return step;
         }
         if wanted == set.replicas
-            && let Some(to) = self.broken_from().filter(|to| *to < held)
+            && let Some(to) = self.broken_next().filter(|to| *to < held)
         {
             step.action = Some(self.lower(to, None, false));
             return step;
@@ -244,23 +244,17 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The lowest ordinal from which on nobody would lose a client if the pods were replaced at once, because each is
-    /// new, gone, or old and broken. Only while no new pod is broken: what is no better need not spread.
-    fn broken_from(&self) -> Option<i32> {
-        let is_new = |pod: &&&Pod| !self.is_old(pod);
+    /// The ordinal whose turn it is, when nobody would lose a client if the pod were replaced at once: it is gone, or
+    /// old and broken. Only while no new pod is broken: what is no better need not spread. And only this one: the next
+    /// may have clients by the time it is its turn.
+    fn broken_next(&self) -> Option<i32> {
         let is_rolling = self.pods.iter().any(|pod| self.is_due(pod));
-        if !is_rolling || !self.pods.iter().filter(|pod| is_new(pod)).all(|pod| pod.is_ready()) {
+        if !is_rolling || !self.pods.iter().filter(|pod| !self.is_old(pod)).all(|pod| pod.is_ready()) {
             return None;
         }
-        let mut from = None;
-        for ordinal in (self.cluster.comet.rollout.partition.max(0)..self.set.replicas).rev() {
-            match self.at(ordinal) {
-                Some(pod) if !self.is_old(pod) => {}
-                Some(pod) if pod.dies.is_none() && !self.is_broken(pod) => break,
-                _ => from = Some(ordinal),
-            }
-        }
-        from
+        let mut ordinals = (self.cluster.comet.rollout.partition.max(0)..self.set.replicas).rev();
+        let next = ordinals.find(|ordinal| self.at(*ordinal).is_none_or(|pod| self.is_old(pod)))?;
+        self.at(next).is_none_or(|pod| pod.dies.is_some() || self.is_broken(pod)).then_some(next)
     }
 
     fn lower(&self, to: i32, drained_since: Option<i64>, is_forced: bool) -> Action {

@@ -385,3 +385,62 @@ fn dependencies_that_fail_are_named_by_pod_and_cause() {
     assert_eq!((held("Ready").status.as_str(), held("Degraded").status.as_str()), ("False", "True"));
     assert!(next.notes.iter().any(|note| note.reason == Reason::DependencyMissing));
 }
+
+/// A new version, one comet fewer, an object more and one less: everything that is written at all.
+fn change(world: &mut World) {
+    world.edit(json!({
+        "version": "0.1.1",
+        "comet": { "replicas": 2, "podDisruptionBudget": { "enabled": false } },
+        "logic": { "ingress": { "host": "im.example.com" } },
+    }));
+}
+
+fn small() -> World {
+    let mut world = World::new(json!({ "comet": { "replicas": 3 } }));
+    world.settle();
+    world
+}
+
+/// Dead of each of its writes, one run each: nothing depends on what an operator remembers.
+#[test]
+fn an_operator_that_dies_after_any_write_is_followed_by_one_that_ends_where_it_would_have() {
+    let mut whole = small();
+    let before = whole.changes;
+    change(&mut whole);
+    whole.settle();
+    whole.turns(2);
+    let (end, writes) = (whole.shape(), whole.changes);
+    for dies_at in before + 1..=writes {
+        let mut world = small();
+        change(&mut world);
+        world.dies_at = Some(dies_at);
+        world.settle();
+        world.turns(2);
+        assert_eq!(world.shape(), end, "dead at write {dies_at}");
+        assert!(world.changes <= writes + 20, "{} writes instead of {writes}", world.changes);
+    }
+    println!("{} writes, one death each", writes - before);
+}
+
+#[test]
+fn a_second_operator_that_is_always_behind_costs_no_client() {
+    let mut world = small();
+    change(&mut world);
+    let mut old = (world.observed(), world.now);
+    for _ in 0..120 {
+        let now = (world.observed(), world.now);
+        world.turn();
+        let late = plan(&old.0, old.1);
+        if let Some(action) = late.action {
+            world.carry_out(Plan {
+                action: Some(action),
+                status: world.cluster.status.clone().unwrap(),
+                ..Plan::default()
+            });
+        }
+        world.check();
+        old = now;
+    }
+    assert_eq!(world.condition("Progressing"), no("RolloutComplete"));
+    assert_eq!(world.comets().len(), 2);
+}

@@ -93,6 +93,10 @@ impl Conditions {
     fn set(&mut self, kind: &str, (status, reason, text): Verdict) {
         let since = self.before.iter().find(|old| old.type_ == kind && old.status == status);
         let last_transition_time = since.map_or(Time(whole_second(self.now)), |old| old.last_transition_time.clone());
+        let text = match since.filter(|old| old.reason == reason && is_same_cause(reason, &old.message, &text)) {
+            Some(old) => old.message.clone(),
+            None => text,
+        };
         self.held.push(Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -102,6 +106,14 @@ impl Conditions {
             last_transition_time,
         });
     }
+}
+
+/// Whether two texts speak of the same pod and the same of Kubernetes' words. What follows the word counts tries and
+/// names ports: no reason to write it anew each time.
+fn is_same_cause(reason: &str, old: &str, new: &str) -> bool {
+    let of_pods = ["Stalled", "PodsNotReady", "CometNotReady", "LogicNotReady", "JobNotReady"];
+    let cause = |text: &str| text.splitn(3, ": ").take(2).map(str::to_owned).collect::<Vec<_>>();
+    of_pods.contains(&reason) && cause(old) == cause(new)
 }
 
 /// What the API server keeps of a time.
@@ -227,7 +239,7 @@ fn dependencies(facts: &Facts<'_>) -> Verdict {
             return no("SecretNotFound", text);
         }
     }
-    let mut answers = 0;
+    let (mut answers, mut waiting) = (0, None);
     let services = || facts.observed.pods.iter().filter(|pod| pod.dies.is_none());
     for (pod, report) in services().filter_map(|pod| Some((pod, pod.report.as_ref()?))) {
         for (name, dependency) in &report.dependencies {
@@ -241,16 +253,23 @@ fn dependencies(facts: &Facts<'_>) -> Verdict {
                 ("redis", _) => "RedisUnreachable",
                 _ => continue,
             };
-            return no(reason, format!("{}: {name}: {error}", pod.name));
+            let text = format!("{}: {name}: {error}", pod.name);
+            let age = facts.now.as_second() - pod.created.as_second();
+            if !pod.is_ready() && age < KNOWN_CAUSE && !reason.ends_with("AuthFailed") {
+                waiting = Some(text);
+                continue;
+            }
+            return no(reason, text);
         }
         if let Some(topic) = report.topic.as_ref().filter(|topic| !topic.ok) {
             let error = topic.error.clone().unwrap_or_else(|| "is not as spec.kafka.topic says".to_owned());
             return no("TopicMismatch", format!("{}: {error}", facts.cluster.kafka.topic.name));
         }
     }
-    match answers {
-        0 => unknown("NoReport", "no pod has said yet whether it reaches Kafka and Redis"),
-        _ => yes("Reachable", "the pods reach Kafka and Redis"),
+    match (waiting, answers) {
+        (Some(text), _) => unknown("Waiting", text),
+        (None, 0) => unknown("NoReport", "no pod has said yet whether it reaches Kafka and Redis"),
+        (None, _) => yes("Reachable", "the pods reach Kafka and Redis"),
     }
 }
 

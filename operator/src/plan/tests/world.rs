@@ -42,6 +42,8 @@ pub struct World {
     pub foreign: Vec<Key>,
     /// Writes that changed something.
     pub changes: usize,
+    /// The operator dies of its write with this number.
+    pub dies_at: Option<usize>,
     /// Clients that a pod took down with it.
     pub lost: i64,
     templates: BTreeMap<String, Template>,
@@ -91,6 +93,7 @@ impl World {
             notes: Vec::new(),
             foreign: Vec::new(),
             changes: 0,
+            dies_at: None,
             lost: 0,
             templates: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -129,8 +132,25 @@ impl World {
         let next = self.plan();
         self.carry_out(next);
         self.live();
+        self.check();
+    }
+
+    /// What holds at every moment.
+    pub fn check(&self) {
         let draining = self.pods.iter().filter(|pod| self.is_draining(pod)).count();
         assert!(draining <= 1, "more than one comet drains");
+        assert_eq!(self.lost, 0, "a comet went down with its clients");
+    }
+
+    /// What a user would call the end state.
+    pub fn shape(&self) -> Vec<String> {
+        let objects = self.objects.values().map(|object| {
+            let mut data = object.data.clone();
+            data.as_object_mut().unwrap().remove("status");
+            format!("{} {data}", seen(object).key)
+        });
+        let pods = self.comets().into_iter().map(|pod| format!("{} {:?} {}", pod.name, pod.restart, pod.is_ready()));
+        objects.chain(pods).collect()
     }
 
     pub fn turns(&mut self, times: usize) {
@@ -141,32 +161,50 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..200 {
             self.turn();
-            if self.condition("Progressing") == ("False".into(), "RolloutComplete".into()) {
+            let reported = self.cluster.status.as_ref().and_then(|status| status.observed_generation);
+            let is_current = reported == self.cluster.metadata.generation;
+            if is_current && self.condition("Progressing") == ("False".into(), "RolloutComplete".into()) {
                 return;
             }
         }
         panic!("never settles: {:#?}", self.cluster.status);
     }
 
+    /// Writes in the order of the real hands. An operator that dies leaves the rest undone.
     pub fn carry_out(&mut self, next: Plan) {
         for delete in &next.deletes {
             self.objects.retain(|_, object| object.metadata.uid.as_ref() != Some(&delete.uid));
             self.changes += 1;
+            if self.has_died() {
+                return;
+            }
         }
         self.foreign.clear();
         for apply in &next.applies {
+            let before = self.changes;
             self.apply(apply);
+            if self.changes > before && self.has_died() {
+                return;
+            }
         }
-        if let Some(action) = next.action {
-            self.act(action.clone());
+        if let Some(action) = next.action
+            && self.act(action.clone())
+        {
             self.actions.push(action);
             self.notes.extend(next.action_notes);
+            if self.has_died() {
+                return;
+            }
         }
         self.notes.extend(next.notes);
         if self.cluster.status.as_ref() != Some(&next.status) {
             self.changes += 1;
             self.cluster.status = Some(next.status);
         }
+    }
+
+    fn has_died(&self) -> bool {
+        self.dies_at == Some(self.changes)
     }
 
     fn apply(&mut self, apply: &Apply) {
@@ -188,7 +226,8 @@ impl World {
             self.foreign.push(apply.key.clone());
             return;
         }
-        assert_eq!(apply.uid, there.metadata.uid, "every later body carries the uid");
+        // An operator that is behind asks again and finds what it did not know of.
+        assert!(apply.uid.is_none() || apply.uid == there.metadata.uid, "every later body carries the uid");
         let was = seen(there).workload.unwrap_or_default();
         let names = sent.data.pointer("/spec/replicas").is_some();
         if apply.key.kind == "StatefulSet" || apply.key.kind == "Deployment" {
@@ -218,28 +257,34 @@ impl World {
         self.objects.get_mut(&key("StatefulSet", "prod-comet")).unwrap()
     }
 
-    fn act(&mut self, action: Action) {
+    /// Whether it was done: what it was decided on may be no longer so.
+    fn act(&mut self, action: Action) -> bool {
         let now = self.now.as_second();
         self.serial += 1;
         let serial = self.serial.to_string();
-        self.changes += 1;
+        let version = self.set().metadata.resource_version.clone();
         match action {
             Action::DrainLease { pod, uid, n, began } => {
-                let pod = self.pods.iter_mut().find(|found| found.name == pod && found.uid == uid).unwrap();
-                assert_ne!(pod.drain, Some(n), "a lease is raised");
+                let Some(pod) = self.pods.iter_mut().find(|found| found.name == pod && found.uid == uid) else {
+                    return false;
+                };
                 (pod.drain, pod.drain_began) = (Some(n), Some(began));
                 self.leases.entry(uid).or_insert(now);
             }
             Action::LowerPartition { to, resource_version, .. } => {
+                if version != Some(resource_version) {
+                    return false;
+                }
                 let set = self.set();
-                assert_eq!(set.metadata.resource_version, Some(resource_version));
                 set.data["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = json!(to);
                 set.metadata.resource_version = Some(serial);
                 *set.metadata.generation.as_mut().unwrap() += 1;
             }
             Action::ScaleIn { to, resource_version, .. } | Action::ScaleOut { to, resource_version } => {
+                if version != Some(resource_version) {
+                    return false;
+                }
                 let set = self.set();
-                assert_eq!(set.metadata.resource_version, Some(resource_version));
                 set.data["spec"]["replicas"] = json!(to);
                 set.metadata.managed_fields = Some(owners(false, true));
                 set.metadata.resource_version = Some(serial);
@@ -247,6 +292,8 @@ impl World {
             }
             Action::ForceDelete { uid, .. } => self.pods.retain(|pod| pod.uid != uid),
         }
+        self.changes += 1;
+        true
     }
 
     fn is_draining(&self, pod: &Pod) -> bool {
