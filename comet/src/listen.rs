@@ -29,11 +29,14 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// One shard's sockets.
 pub type Sockets = Vec<(StdListener, ListenerKind)>;
 
+/// A bound client port: what was asked for, where it is, what is spoken there.
+type Bound = (Bind, SocketAddr, ListenerKind);
+
 /// Every bound port of a comet.
 #[derive(Debug)]
 pub struct Listeners {
     shards: Vec<Sockets>,
-    bound: Vec<(Bind, SocketAddr, ListenerKind)>,
+    bound: Vec<Bound>,
     grpc: StdListener,
     grpc_address: SocketAddr,
 }
@@ -139,7 +142,7 @@ fn bind_clients(
     wanted: impl Iterator<Item = (Bind, ListenerKind)>,
     shards: usize,
     config: &Config,
-) -> anyhow::Result<(Vec<Sockets>, Vec<(Bind, SocketAddr, ListenerKind)>)> {
+) -> anyhow::Result<(Vec<Sockets>, Vec<Bound>)> {
     let mut all: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for (bind, kind) in wanted {

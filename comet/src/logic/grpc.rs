@@ -45,10 +45,12 @@ pub struct LogicClient {
 #[derive(Debug)]
 struct Pool {
     followed: Followed,
-    /// The list that the channels are of, and the channels by their addresses.
-    open: Mutex<(Arc<[Peer]>, Vec<(String, Channel)>)>,
+    open: Mutex<Open>,
     turn: AtomicUsize,
 }
+
+/// A list, and the channels to its addresses in the same order.
+type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
 
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
