@@ -120,7 +120,8 @@ async fn clients(shared: &Arc<Shared>) {
     tracing::info!(clients = left.len(), seconds = over.as_secs_f64(), "closing clients");
     left.shuffle(&mut rand::rng());
     let (total, began) = (left.len(), Instant::now());
-    while !left.is_empty() {
+    // Who has left by himself takes none of the time.
+    while !left.is_empty() && shared.is_busy() {
         let share = (began.elapsed() + STEP).as_secs_f64() / over.as_secs_f64();
         let keep = total - ((total as f64 * share.min(1.0)).ceil() as usize).min(total);
         let now = left.split_off(keep.min(left.len()));
@@ -128,6 +129,7 @@ async fn clients(shared: &Arc<Shared>) {
         shared.metrics.draining.set(left.len() as i64);
         tokio::time::sleep(STEP).await;
     }
+    shared.metrics.draining.set(0);
     let deadline = Instant::now() + LAST;
     while shared.is_busy() && Instant::now() < deadline {
         close(shared, list(shared).await);

@@ -28,7 +28,8 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// One shard's sockets.
 pub type Sockets = Vec<(StdListener, ListenerKind)>;
-/// What was asked for, the address it became, and what is spoken there.
+
+/// A bound client port: what was asked for, where it is, what is spoken there.
 type Bound = (Bind, SocketAddr, ListenerKind);
 
 /// Every bound port of a comet.

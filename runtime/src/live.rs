@@ -93,10 +93,14 @@ impl Live {
         let this = self.clone();
         tokio::spawn(async move {
             loop {
-                let in_a_pod = !source.annotations.borrow().is_empty();
                 tokio::select! {
                     () = this.shared.again.notified() => this.take(&source, file.read().map(Some), &mut apply),
-                    () = tokio::time::sleep(LOOK), if in_a_pod => this.take(&source, file.news(), &mut apply),
+                    () = tokio::time::sleep(LOOK) => {
+                        // There are annotations in every pod.
+                        if !source.annotations.borrow().is_empty() {
+                            this.take(&source, file.news(), &mut apply);
+                        }
+                    }
                 }
             }
         });

@@ -52,6 +52,9 @@ struct Pool {
     turn: AtomicUsize,
 }
 
+/// A list, and the channels to its addresses in the same order.
+type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
+
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
     /// `dns:name:port`. `server` and `incarnation` are who we are. Must be called within a tokio runtime.
