@@ -41,9 +41,6 @@ pub struct LogicClient {
     pool: Arc<Pool>,
 }
 
-/// A list of logics, and the channels to them by their addresses.
-type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
-
 /// Channels by address, used in turn.
 #[derive(Debug)]
 struct Pool {

@@ -200,8 +200,9 @@ async fn a_drain_that_is_called_off_keeps_whoever_is_left_and_takes_new_clients(
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(comet.closed("drain"), closed, "and nobody is closed any more");
     new.got_nothing().await;
-    // Its end would take the minute that a drain of its settings takes.
-    comet.running.abort();
+    // Nobody is waited for who has left by himself.
+    drop((clients, new));
+    comet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
