@@ -1,7 +1,8 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image soak cluster-up cluster-shell cluster-down
+.PHONY: help run run-real check test bench image bundle soak cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(basename $(notdir $(wildcard e2e/tests/*.rs)))
+IMAGE ?= imcluster:0.1.0
 MINUTES ?= 10
 SEED ?= 1
 
@@ -24,8 +25,11 @@ test: ## everything, with what it needs installed; ends in one line of counts
 bench: ## the figures of the README, measured here
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
-image: ## the container image imcluster:dev
-	docker build --tag imcluster:dev .
+image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out "$${CARGO_TARGET_DIR:-target}/imcluster.tar"
+
+bundle: ## deploy/imcluster.yaml, from the charts with helm
+	deploy/bundle
 
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -f e2e/tests/$(LANE).rs || { echo "LANE is one of: $(LANES)"; exit 1; }

@@ -2,6 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod rendered;
+mod smoke;
 mod standalone;
 
 use std::ffi::{OsStr, OsString};
@@ -9,8 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::Process;
 use runtime::config::{ConfigError, FileKeys};
+use runtime::{CannotListen, Process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,7 +29,10 @@ Commands:
   comet       holds the connections
   logic       decides who gets a push; the HTTP API
   job         carries pushes from Kafka to the comets
+  operator    keeps the ImClusters of a Kubernetes cluster true
+  crd         prints the CustomResourceDefinition of ImCluster, or its reference page (--reference)
   bench       loads a gateway and reports what it did
+  smoke       makes an ImCluster, pushes one message through it and removes it (what `helm test` runs)
 
 `imcluster COMMAND --help` is the reference of a command. Options can also come from the environment and from a TOML
 file (`--config`), goim's included; a flag wins over the environment, the environment over the file.";
@@ -45,9 +51,12 @@ fn main() -> ExitCode {
         Some("comet") => start("comet", "holds the connections", argv, comet),
         Some("logic") => start("logic", "decides who gets a push; the HTTP API", argv, logic),
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
+        Some("operator") => start("operator", "keeps the ImClusters of a Kubernetes cluster true", argv, operator::run),
+        Some("crd") => crd(&argv),
         Some("bench") => bench(argv),
+        Some("smoke") => smoke::main(argv),
         _ => failed(&ConfigError::Invalid(format!(
-            "unknown command `{}`: expected standalone, comet, logic, job or bench",
+            "unknown command `{}`: expected standalone, comet, logic, job, operator, crd, bench or smoke",
             command.to_string_lossy()
         ))),
     }
@@ -62,7 +71,7 @@ async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
 async fn logic(config: logic::Config, process: Process) -> anyhow::Result<()> {
     let listeners = logic::Listeners::bind(&config).await?;
     let store = logic::store::redis::RedisStore::start(&config.redis, &process)?;
-    let queue = logic::queue::kafka::KafkaQueue::start(&config.kafka, &process)?;
+    let queue = logic::queue::kafka::KafkaQueue::start(&config.kafka, &config.topic, &process)?;
     logic::run(config, listeners, Arc::new(store), Arc::new(queue), process).await
 }
 
@@ -84,11 +93,25 @@ fn start<C: FileKeys>(
     };
     finish(async {
         let process = Process::start(&loaded.process).await?;
+        process.status.part("component", move || name.into());
         loaded.notices.iter().for_each(runtime::config::Notice::log);
         let ended = service(loaded.service, process.clone()).await;
         process.end().await;
         ended
     })
+}
+
+/// `imcluster crd`.
+fn crd(argv: &[OsString]) -> ExitCode {
+    match argv.iter().map(|arg| arg.to_str()).collect::<Vec<_>>().as_slice() {
+        [] => shown(operator::crd::yaml().trim_end()),
+        [Some("--reference")] => shown(operator::reference::page().trim_end()),
+        [Some("--help" | "-h")] => shown(
+            "imcluster crd: prints the CustomResourceDefinition of ImCluster\n\nUsage: imcluster crd [--reference]\n\n\
+             Options:\n      --reference  print the reference page of its fields instead",
+        ),
+        _ => failed(&ConfigError::Invalid("crd: expected nothing or --reference".to_owned())),
+    }
 }
 
 /// `imcluster bench`.
@@ -120,7 +143,7 @@ fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             Some(error) => failed(error),
             None => {
                 eprintln!("imcluster: {error:#}");
-                ExitCode::FAILURE
+                ExitCode::from(error.downcast_ref::<CannotListen>().map_or(1, CannotListen::exit_code))
             }
         },
     }

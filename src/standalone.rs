@@ -19,8 +19,8 @@ use logic::store::SessionStore;
 use logic::store::memory::MemoryStore;
 use logic::store::redis::RedisStore;
 use proto::log::MemoryLog;
-use runtime::Process;
 use runtime::config::{FileKey, FileKeys};
+use runtime::{CannotListen, Process};
 
 /// Partitions of the queue in memory, as goim's deployment suggests for the topic.
 const PARTITIONS: u32 = 9;
@@ -52,20 +52,22 @@ pub struct Config {
 
 impl FileKeys for Config {
     const KEYS: &'static [(&'static str, FileKey)] = &[];
+    /// Whoever tries this out on a desk opens no port to the network, the admin port included.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("admin", "127.0.0.1:3131")];
 }
 
 /// Runs all three until told to stop; then the clients go first, and whoever they need last.
 ///
 /// # Errors
-/// When a port is taken or a service fails.
+/// [`CannotListen`] when a port cannot be had; when a service fails.
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let token = (!config.bind.is_loopback()).then(PushToken::make).transpose()?;
 
     let logic = logic_config(&config, token.as_ref())?;
-    let logic_ports = logic::Listeners::bind(&logic).await?;
+    let logic_ports = logic::Listeners::bind(&logic).await.map_err(|error| ours(error, &config))?;
     let (http, logic_grpc) = (logic_ports.http_addr()?, logic_ports.rpc_addr()?);
     let comet = comet_config(&config, logic_grpc)?;
-    let comet_ports = comet::Listeners::bind(&comet)?;
+    let comet_ports = comet::Listeners::bind(&comet).map_err(|error| ours(error, &config))?;
     let client = |kind| comet_ports.address(kind).context("both client ports are bound");
     let (web_socket, comet_grpc) = (client(ListenerKind::WebSocket)?, comet_ports.grpc_address());
     let logic = told_about(logic, client(ListenerKind::Tcp)?, web_socket);
@@ -73,7 +75,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 
     let log = MemoryLog::new(PARTITIONS, PARTITION_BYTES);
     let queue: Arc<dyn PushQueue> = match config.kafka {
-        Some(_) => Arc::new(KafkaQueue::start(&logic.kafka, &process)?),
+        Some(_) => Arc::new(KafkaQueue::start(&logic.kafka, &logic.topic, &process)?),
         None => Arc::new(MemoryQueue::new(log.clone())),
     };
     let source: Box<dyn Source> = match config.kafka {
@@ -139,6 +141,19 @@ fn load<C: FileKeys>(name: &'static str, pairs: &[(&str, String)]) -> anyhow::Re
 
 /// Variables that mean this process as a whole.
 const OURS: [&str; 2] = ["IMCLUSTER_CONFIG", "IMCLUSTER_ADMIN"];
+
+/// The same of our own setting: a service knows only what we told it.
+fn ours(error: CannotListen, config: &Config) -> CannotListen {
+    if error.is_of_the_address() {
+        return error.of("bind", config.bind);
+    }
+    match error.flag() {
+        "http-addr" => error.of("http-port", config.http_port),
+        "tcp-bind" => error.of("client-tcp-port", config.client_tcp_port),
+        "websocket-bind" => error.of("client-ws-port", config.client_ws_port),
+        _ => error,
+    }
+}
 
 fn on_loopback() -> String {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string()

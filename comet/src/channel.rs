@@ -1,8 +1,9 @@
 //! One connection as others see it: what it accepts, and the way to push to it without waiting.
 
+mod batch;
+
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, IoSlice};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use proto::comet::OnFull;
 use proto::packet::Packet;
 use proto::{Key, Mid};
+
+pub use batch::Batch;
 
 use crate::close::Close;
 use crate::message::{Push, Variant, framed};
@@ -30,9 +33,9 @@ const MAX_ACCEPTS: usize = 10_000;
 #[derive(Debug)]
 pub struct QueueLimits {
     /// Bytes a connection.
-    pub connection: usize,
+    pub connection: AtomicUsize,
     /// Bytes in this comet.
-    pub total: usize,
+    pub total: AtomicUsize,
     /// Bytes waiting in this comet now.
     pub used: AtomicUsize,
 }
@@ -46,37 +49,6 @@ pub struct Pushed {
     pub dropped: u64,
 }
 
-/// Bytes of one or more pushes in one piece, with where each begins.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    bytes: Bytes,
-    frames: Rc<[(usize, Arc<Push>)]>,
-    messages: u64,
-}
-
-impl Batch {
-    /// The frames of `pushes` for one variant. A single push is shared as it is.
-    pub fn new(pushes: &[Arc<Push>], variant: Variant) -> Self {
-        let bytes = match pushes {
-            [push] => push.frame(variant).clone(),
-            _ => {
-                let mut joined = Vec::with_capacity(pushes.iter().map(|push| push.frame(variant).len()).sum());
-                pushes.iter().for_each(|push| joined.extend_from_slice(push.frame(variant)));
-                joined.into()
-            }
-        };
-        let mut end = 0;
-        let frames = pushes
-            .iter()
-            .map(|push| {
-                end += push.frame(variant).len();
-                (end, push.clone())
-            })
-            .collect();
-        Self { bytes, frames, messages: pushes.iter().map(|push| push.messages() as u64).sum() }
-    }
-}
-
 /// One connection. Lives on its shard's thread; whoever has a push writes it.
 #[derive(Debug)]
 pub struct Channel {
@@ -88,6 +60,8 @@ pub struct Channel {
     pub variant: Variant,
     /// Tells this connection from others that had its place in the shard.
     pub serial: u32,
+    /// When its session was made, in Unix milliseconds by logic's clock.
+    pub connected_ms: Cell<u64>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
     /// When its session is to be refreshed at logic.
@@ -140,6 +114,7 @@ impl Channel {
             mid,
             variant,
             serial,
+            connected_ms: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),
             refresh_every: Cell::default(),
@@ -246,7 +221,7 @@ impl Channel {
                 pushed.dropped += messages;
                 return pushed;
             }
-            let limit = self.limits.connection.min(queue.waiting() + self.limits.left());
+            let limit = self.limits.connection().min(queue.waiting() + self.limits.left());
             let older = queue.make_room(frame.len(), limit);
             pushed.dropped += older;
             pushed.delivered = pushed.delivered.saturating_sub(older);
@@ -264,7 +239,7 @@ impl Channel {
     fn fits(&self, queue: &Outbound, more: usize) -> bool {
         let waiting = queue.waiting();
         // A frame larger than the limit is taken when it is the only one: whoever reads may be pushed anything.
-        (waiting == 0 || waiting + more <= self.limits.connection) && more <= self.limits.left()
+        (waiting == 0 || waiting + more <= self.limits.connection()) && more <= self.limits.left()
     }
 
     fn closes_when_full(&self, push: &Push) -> bool {
@@ -410,7 +385,11 @@ impl Drop for Channel {
 }
 
 impl QueueLimits {
+    fn connection(&self) -> usize {
+        self.connection.load(Ordering::Relaxed)
+    }
+
     fn left(&self) -> usize {
-        self.total.saturating_sub(self.used.load(Ordering::Relaxed))
+        self.total.load(Ordering::Relaxed).saturating_sub(self.used.load(Ordering::Relaxed))
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use proto::ServerId;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
+use runtime::pod::{POD_NAME, POD_UID, server_id};
+use runtime::proxies::Network;
+use runtime::settings;
 
-use crate::transport::proxy::Cidr;
 use crate::transport::tls::Tls;
 
 /// Settings of a comet.
@@ -90,10 +92,15 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", env = "IMCLUSTER_HANDSHAKE_TIMEOUT", value_parser = duration::parse, default_value = "5s")]
     pub handshake_timeout: Duration,
 
-    /// This server's id: what sessions point to, so no two comets may share it. Default: this machine's host name.
+    /// This server's id: what sessions point to, so no two comets may share it. Default: in Kubernetes (POD_NAME and
+    /// POD_UID are set) the pod's name, a dot and the first 8 of its UID, so that a pod that comes back under its name
+    /// inherits no sessions; elsewhere this machine's host name.
     #[arg(long, value_name = "NAME", env = "IMCLUSTER_HOST", value_parser = NonEmptyStringValueParser::new(),
-        default_value_t = hostname(), hide_default_value = true)]
+        default_value_t = identity(&variable).unwrap_or_else(hostname), hide_default_value = true)]
     pub host: String,
+    /// The pod we run in.
+    #[arg(skip = variable(POD_NAME))]
+    pub pod_name: Option<String>,
     /// Drawn anew at every start, so that nobody takes this process for the one that had its id before.
     #[arg(skip = rand::random::<u64>())]
     pub incarnation: u64,
@@ -158,7 +165,7 @@ pub struct Config {
     /// Networks whose word on the client's address is taken: X-Forwarded-For, and the PROXY header with
     /// `--proxy-protocol`. Such as `10.0.0.0/8`; comma-separated.
     #[arg(long, value_name = "CIDR", env = "IMCLUSTER_TRUSTED_PROXIES", value_delimiter = ',')]
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<Network>,
     /// Every connection from `--trusted-proxies` begins with a PROXY header, version 1 or 2, on all client ports.
     #[arg(long, env = "IMCLUSTER_PROXY_PROTOCOL", value_parser = BoolishValueParser::new(), default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -179,12 +186,47 @@ pub struct Config {
     /// When told to stop: how long job may still deliver after the last client left.
     #[arg(long, value_name = "DURATION", env = "IMCLUSTER_FLUSH", value_parser = duration::parse, default_value = "15s")]
     pub flush: Duration,
+    /// In Kubernetes: drain, as when told to stop but without ending, while the pod's annotation `imcluster.dev/drain`
+    /// changed within this time; then serve again.
+    #[arg(long, value_name = "DURATION", env = "IMCLUSTER_DRAIN_LEASE", value_parser = duration::parse, default_value = "60s")]
+    pub drain_lease: Duration,
+}
+
+/// What a running comet takes up: for connections that come after the change.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// [`Config::handshake_timeout`].
+    pub handshake_timeout: Duration,
+    /// [`Config::frames_per_second`].
+    pub frames_per_second: u32,
+    /// [`Config::bytes_per_second`].
+    pub bytes_per_second: usize,
+    /// [`Config::rooms_per_connection`].
+    pub rooms_per_connection: usize,
+}
+
+impl From<&Config> for Live {
+    fn from(config: &Config) -> Self {
+        Self {
+            handshake_timeout: config.handshake_timeout,
+            frames_per_second: config.frames_per_second,
+            bytes_per_second: config.bytes_per_second,
+            rooms_per_connection: config.rooms_per_connection.get(),
+        }
+    }
 }
 
 impl Config {
     /// This server's id.
     pub fn server(&self) -> ServerId {
         self.host.as_str().into()
+    }
+
+    /// The name browsers are told to try, before logic appends its `--host-domain`: the pod's, whose id is told apart
+    /// from it by its UID, or else the id.
+    pub fn public_host(&self) -> &str {
+        let is_id = |name: &&str| self.host.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        self.pod_name.as_deref().filter(is_id).unwrap_or(&self.host)
     }
 
     /// The addresses clients are told to try. goim takes an empty `ADDRS` for one empty address; it is none.
@@ -227,6 +269,10 @@ impl FileKeys for Config {
         ("whitelist.whitelog", FileKey::NoEffect),
     ];
 
+    fn live() -> Vec<String> {
+        names::<settings::comet::Live>()
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));
         if self.cert_file.len() != self.key_file.len() {
@@ -248,9 +294,11 @@ impl FileKeys for Config {
                 self.drain_min, self.drain_max
             ));
         }
-        for (name, value) in
-            [("--handshake-timeout", self.handshake_timeout), ("--online-interval", self.online_interval)]
-        {
+        for (name, value) in [
+            ("--handshake-timeout", self.handshake_timeout),
+            ("--online-interval", self.online_interval),
+            ("--drain-lease", self.drain_lease),
+        ] {
             if value.is_zero() {
                 return invalid(format!("{name} 0: expected a duration above zero"));
             }
@@ -320,6 +368,16 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("expected a size such as 4096, 256KiB or 512MiB, not `{text}`"))
 }
 
+/// An environment variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Who we are in Kubernetes.
+fn identity(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    Some(server_id(&variable(POD_NAME)?, &variable(POD_UID)?))
+}
+
 fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
@@ -333,6 +391,12 @@ fn hostname() -> String {
 #[cfg(test)]
 pub(crate) fn for_tests() -> Config {
     tests::loopback()
+}
+
+/// The same with these flags.
+#[cfg(test)]
+pub(crate) fn for_tests_with(flags: &[&str]) -> Config {
+    tests::loopback_with(flags)
 }
 
 #[cfg(test)]

@@ -192,9 +192,9 @@ impl Delivery for Service {
     }
 
     async fn kick(&self, request: Request<KickReq>) -> Result<Response<KickReply>, Status> {
-        for key in request.into_inner().keys {
-            let key = Key::from(key);
-            self.shared.shards[self.shared.home(&key)].send(Command::Kick(vec![key]));
+        let KickReq { keys, created_ms, .. } = request.into_inner();
+        for key in keys.into_iter().map(Key::from) {
+            self.shared.shards[self.shared.home(&key)].send(Command::Kick(key, created_ms));
         }
         Ok(Response::new(KickReply {}))
     }

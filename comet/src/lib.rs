@@ -13,6 +13,7 @@ mod drain;
 mod fanout;
 mod grpc;
 mod input;
+mod lease;
 pub mod limits;
 pub mod listen;
 pub mod logic;
@@ -50,10 +51,8 @@ pub use logic::{Logic, LogicClient};
 use crate::metrics::Metrics;
 use crate::probe::Probe;
 use crate::shard::{Inbox, Shard};
-use crate::shared::Shared;
-use crate::transport::{ListenerKind, TransportSettings};
-
-type ShardListeners = Vec<(std::net::TcpListener, ListenerKind)>;
+use crate::shared::{Phase, Shared};
+use crate::transport::TransportSettings;
 
 /// Serves until told to stop, then drains and returns.
 ///
@@ -65,14 +64,18 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let (handles, inboxes): (Vec<_>, Vec<_>) = (0..listeners.shard_count()).map(|_| shard::handle()).unzip();
     let shared = Arc::new(Shared::new(config, logic, metrics, transport, handles));
     Metrics::register_entrance(&process.metrics, &shared.limits.counts, shared.transport.tls.as_ref());
+    process.live.follow({
+        let shared = shared.clone();
+        move |settings: Config| shared.apply(&settings)
+    });
     let probe = Probe::new(shared.incarnation);
     describe(&process, &shared, &probe);
 
-    let (ports, grpc) = listeners.into_parts();
-    let accepting = CancellationToken::new();
-    for (index, (inbox, ports)) in inboxes.into_iter().zip(ports).enumerate() {
-        start_shard(index, shared.clone(), inbox, ports, accepting.clone())?;
+    let (mut gate, grpc) = listeners.into_gate();
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        start_shard(index, shared.clone(), inbox)?;
     }
+    gate.open(&shared)?;
     let serving = CancellationToken::new();
     let grpc = tokio::net::TcpListener::from_std(grpc).context("the gRPC port")?;
     let service = grpc::Service::new(shared.clone(), probe.clone());
@@ -86,15 +89,7 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let probing = tokio::spawn(prove(shared.clone(), probe, process.clone()));
     let reloading = tokio::spawn(reload(shared.clone()));
 
-    process.shutdown.begun().await;
-    process.readiness.leave();
-    tracing::info!(clients = shared.connections(), "draining");
-    if shared.connections() > 0 {
-        tokio::time::sleep(shared.settings.drain_delay).await;
-    }
-    accepting.cancel();
-    drain::clients(&shared).await;
-    drain::stragglers(&shared, shared.settings.flush).await;
+    drain::until_stopped(&shared, gate, &process).await;
     probing.abort();
     reloading.abort();
     reports.abort();
@@ -104,22 +99,28 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
 
 /// What `GET /status` shows of this comet.
 fn describe(process: &Process, shared: &Arc<Shared>, probe: &Probe) {
-    let (shared, probe) = (shared.clone(), probe.clone());
-    process.status.part("comet", move || {
-        serde_json::json!({
-            "server": shared.server,
-            "incarnation": format!("{:016x}", shared.incarnation),
-            "connections": shared.connections(),
-            "flow": if probe.is_proven() { "proven" } else { "unproven" },
-        })
-    });
+    let status = &process.status;
+    let part = |name, report: fn(&Shared) -> serde_json::Value| {
+        let shared = shared.clone();
+        status.part(name, move || report(&shared));
+    };
+    part("server", |shared| shared.server.as_str().into());
+    part("incarnation", |shared| format!("{:016x}", shared.incarnation).into());
+    part("connections", |shared| shared.connections().into());
+    part("draining", |shared| (shared.phase.get() != Phase::Serving).into());
+    part("drained", |shared| (shared.phase.get() == Phase::Drained).into());
+    let probe = probe.clone();
+    status.part("flow", move || probe.flow().name().into());
 }
 
 async fn prove(shared: Arc<Shared>, probe: Probe, process: Process) {
-    let flow = process.readiness.condition("flow", "a push through logic, queue and job to come back");
-    let proven = probe.run(&*shared.logic).await;
-    tracing::info!(proven, "ready for clients");
-    flow.up();
+    let flow = process.readiness.step("flow", "a push through logic, queue and job to come back");
+    let settled = async {
+        let found = probe.settled().await;
+        tracing::info!(flow = found.name(), "ready for clients");
+        flow.up();
+    };
+    tokio::join!(settled, probe.run(&*shared.logic));
 }
 
 async fn reload(shared: Arc<Shared>) {
@@ -130,13 +131,7 @@ async fn reload(shared: Arc<Shared>) {
 }
 
 /// Starts the thread of one shard. It lives as long as the process: sessions of one shard hand clients to another.
-fn start_shard(
-    index: usize,
-    shared: Arc<Shared>,
-    inbox: Inbox,
-    ports: ShardListeners,
-    accepting: CancellationToken,
-) -> anyhow::Result<()> {
+fn start_shard(index: usize, shared: Arc<Shared>, inbox: Inbox) -> anyhow::Result<()> {
     let (made, started) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name(format!("shard-{index}"))
@@ -149,7 +144,7 @@ fn start_shard(
             };
             made.send(Ok(()))?;
             let _whole = WholeOrNothing;
-            reactor.block_on(serve_shard(index, shared, inbox, ports, accepting));
+            reactor.block_on(serve_shard(index, shared, inbox));
             Ok(())
         })
         .context("cannot start a shard's thread")?;
@@ -168,25 +163,9 @@ impl Drop for WholeOrNothing {
     }
 }
 
-async fn serve_shard(
-    index: usize,
-    shared: Arc<Shared>,
-    inbox: Inbox,
-    ports: ShardListeners,
-    accepting: CancellationToken,
-) {
+async fn serve_shard(index: usize, shared: Arc<Shared>, inbox: Inbox) {
     let (commands, count) = inbox.into_parts();
     let shard = Shard::new(index, shared, count);
     tokio::task::spawn_local(shard.clone().tick());
-    for (port, kind) in ports {
-        let port = tokio::net::TcpListener::from_std(port).expect("the port was bound non-blocking");
-        let (shard, stop) = (shard.clone(), accepting.clone());
-        tokio::task::spawn_local(async move {
-            listen::accept(port, &shard.shared.limits, stop.cancelled_owned(), |socket, peer, place| {
-                tokio::task::spawn_local(session::open(shard.clone(), socket, peer, kind, place));
-            })
-            .await;
-        });
-    }
     shard.run(commands).await;
 }

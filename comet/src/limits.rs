@@ -39,10 +39,11 @@ pub struct Limits {
 
 #[derive(Debug)]
 struct Shared {
-    max_connections: usize,
-    max_per_address: usize,
+    max_connections: AtomicUsize,
+    max_per_address: AtomicUsize,
     connections: AtomicUsize,
-    handshakes: Option<Mutex<Bucket>>,
+    /// `None` = no limit.
+    handshakes: Mutex<Option<Bucket>>,
     started: Instant,
     distinct: AtomicUsize,
     addresses: [Mutex<ahash::HashMap<IpAddr, usize>>; PARTS],
@@ -51,34 +52,48 @@ struct Shared {
 impl Limits {
     /// The limits that `config` names.
     pub fn new(config: &Config) -> Self {
-        let limit = |count| if count == 0 { usize::MAX } else { count };
-        let rate = config.handshakes_per_second;
-        Self {
+        let limits = Self {
             shared: Arc::new(Shared {
-                max_connections: limit(config.max_connections),
-                max_per_address: limit(config.max_per_address),
+                max_connections: AtomicUsize::new(0),
+                max_per_address: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
-                handshakes: (rate > 0).then(|| Mutex::new(Bucket::full(rate))),
+                handshakes: Mutex::new(None),
                 started: Instant::now(),
                 distinct: AtomicUsize::new(0),
                 addresses: Default::default(),
             }),
             counts: Counts::default(),
+        };
+        limits.apply(config);
+        limits
+    }
+
+    /// From now on these; whoever is here stays.
+    pub fn apply(&self, config: &Config) {
+        let limit = |count| if count == 0 { usize::MAX } else { count };
+        self.shared.max_connections.store(limit(config.max_connections), Ordering::Relaxed);
+        self.shared.max_per_address.store(limit(config.max_per_address), Ordering::Relaxed);
+        let rate = config.handshakes_per_second;
+        let mut handshakes = self.shared.handshakes.lock();
+        // The same rate again gives nobody a fresh second.
+        if handshakes.map_or(0, |bucket| bucket.rate) != rate {
+            let now = self.shared.started.elapsed().as_millis() as u32;
+            *handshakes = (rate > 0).then(|| Bucket { at_ms: now, ..Bucket::full(rate) });
         }
     }
 
     /// A place for one more connection; `None`, counted, when there is none or when they come too fast.
     pub fn enter(&self) -> Option<Permit> {
         let shared = &self.shared;
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.max_connections {
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.max_connections.load(Ordering::Relaxed) {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
             self.counts.over_connections.inc();
             return None;
         }
         let permit = Permit { shared: shared.clone() };
-        if let Some(handshakes) = &shared.handshakes {
+        if let Some(handshakes) = &mut *shared.handshakes.lock() {
             let now = shared.started.elapsed().as_millis() as u32;
-            if !handshakes.lock().take(now, 1) {
+            if !handshakes.take(now, 1) {
                 self.counts.over_handshakes.inc();
                 return None;
             }
@@ -91,7 +106,7 @@ impl Limits {
         let shared = &self.shared;
         let mut part = shared.part(address).lock();
         let count = part.entry(address).or_insert(0);
-        if *count >= shared.max_per_address {
+        if *count >= shared.max_per_address.load(Ordering::Relaxed) {
             self.counts.over_address.inc();
             return None;
         }
@@ -237,6 +252,25 @@ mod tests {
     fn limits(max_connections: usize, max_per_address: usize, handshakes_per_second: u32) -> Limits {
         let config = crate::config::for_tests();
         Limits::new(&Config { max_connections, max_per_address, handshakes_per_second, ..config })
+    }
+
+    #[test]
+    fn limits_may_change_and_whoever_is_here_stays() {
+        let config = crate::config::for_tests_with;
+        let limits = Limits::new(&config(&["--max-connections", "1"]));
+        let first = limits.enter().unwrap();
+        assert!(limits.enter().is_none());
+        limits.apply(&config(&["--max-connections", "2", "--max-per-address", "1", "--handshakes-per-second", "1"]));
+        let second = limits.enter().unwrap();
+        let here = limits.admit([10, 0, 0, 1].into()).unwrap();
+        assert!(limits.admit([10, 0, 0, 1].into()).is_none());
+        drop(second);
+        assert!(limits.enter().is_none(), "one a second");
+        assert_eq!((limits.counts.over_connections.get(), limits.counts.over_handshakes.get()), (1, 1));
+        limits.apply(&config(&["--handshakes-per-second", "0"]));
+        let more: Vec<_> = (0..10).map(|_| limits.enter().unwrap()).collect();
+        assert_eq!((limits.connections(), limits.addresses()), (11, 1));
+        drop((first, here, more));
     }
 
     #[test]

@@ -9,12 +9,15 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use runtime::CannotListen;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bind, Config};
 use crate::limits::{Limits, Permit};
+use crate::shard::Command;
+use crate::shared::Shared;
 use crate::transport::ListenerKind;
 
 /// Connections that may wait for `accept`; the kernel cuts it to `net.core.somaxconn`.
@@ -23,11 +26,17 @@ const BACKLOG: i32 = 4096;
 /// Failures to accept are said at most this often: at the limit of open files they come with every client that leaves.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
+/// One shard's sockets.
+pub type Sockets = Vec<(StdListener, ListenerKind)>;
+
+/// A bound client port: what was asked for, where it is, what is spoken there.
+type Bound = (Bind, SocketAddr, ListenerKind);
+
 /// Every bound port of a comet.
 #[derive(Debug)]
 pub struct Listeners {
-    shards: Vec<Vec<(StdListener, ListenerKind)>>,
-    bound: Vec<(SocketAddr, ListenerKind)>,
+    shards: Vec<Sockets>,
+    bound: Vec<Bound>,
     grpc: StdListener,
     grpc_address: SocketAddr,
 }
@@ -37,7 +46,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When a port is taken or may not be used; says which.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config) -> Result<Self, CannotListen> {
         let none: &[Bind] = &[];
         let (web_socket_tls, tcp_tls) = match config.tls_open {
             true => (&config.ws_tls_bind[..], &config.tcp_tls_bind[..]),
@@ -49,19 +58,12 @@ impl Listeners {
             (web_socket_tls, ListenerKind::WebSocketTls),
             (tcp_tls, ListenerKind::TcpTls),
         ];
-        let mut shards: Vec<Vec<_>> = (0..config.shard_count()).map(|_| Vec::new()).collect();
-        let mut bound = Vec::new();
-        for (bind, kind) in wanted.into_iter().flat_map(|(binds, kind)| binds.iter().map(move |bind| (*bind, kind))) {
-            let (sockets, address) = bind_shared(bind, shards.len(), config)
-                .with_context(|| format!("cannot listen on {} for {}", shown(bind), kind.label()))?;
-            bound.push((address, kind));
-            for (shard, socket) in shards.iter_mut().zip(sockets) {
-                shard.push((socket, kind));
-            }
-        }
-        let grpc = bind_alone(config.grpc_bind)
-            .with_context(|| format!("cannot listen on {} for gRPC", shown(config.grpc_bind)))?;
-        Ok(Self { shards, bound, grpc_address: grpc.local_addr()?, grpc })
+        let wanted = wanted.into_iter().flat_map(|(binds, kind)| binds.iter().map(move |bind| (*bind, kind)));
+        let (shards, bound) = bind_clients(wanted, config.shard_count(), config)?;
+        let (grpc, grpc_address) = bind_alone(config.grpc_bind)
+            .and_then(|grpc| grpc.local_addr().map(|address| (grpc, address)))
+            .map_err(|error| CannotListen::new("grpc-bind", shown(config.grpc_bind), error))?;
+        Ok(Self { shards, bound, grpc, grpc_address })
     }
 
     /// How many shards the client ports were bound for.
@@ -70,13 +72,13 @@ impl Listeners {
     }
 
     /// Every client port, in the order of the settings.
-    pub fn bound(&self) -> &[(SocketAddr, ListenerKind)] {
-        &self.bound
+    pub fn bound(&self) -> Vec<(SocketAddr, ListenerKind)> {
+        self.bound.iter().map(|(_, address, kind)| (*address, *kind)).collect()
     }
 
     /// The first port of a kind.
     pub fn address(&self, kind: ListenerKind) -> Option<SocketAddr> {
-        self.bound.iter().find(|(_, bound)| *bound == kind).map(|(address, _)| *address)
+        self.bound.iter().find(|(_, _, bound)| *bound == kind).map(|(_, address, _)| *address)
     }
 
     /// The gRPC port.
@@ -85,8 +87,83 @@ impl Listeners {
     }
 
     /// Each shard's sockets, non-blocking, and the gRPC socket.
-    pub fn into_parts(self) -> (Vec<Vec<(StdListener, ListenerKind)>>, StdListener) {
+    pub fn into_parts(self) -> (Vec<Sockets>, StdListener) {
         (self.shards, self.grpc)
+    }
+
+    /// What opens and closes the client ports, still closed, and the gRPC socket.
+    pub fn into_gate(self) -> (Gate, StdListener) {
+        // Opened again they are the same ports, also where any free one had been asked for.
+        let ports = self.bound.iter().map(|(bind, at, kind)| (Bind { port: at.port(), ..*bind }, *kind)).collect();
+        (Gate { ports, bound: Some(self.shards), accepting: None }, self.grpc)
+    }
+}
+
+/// Opens and closes the client ports.
+#[derive(Debug)]
+pub struct Gate {
+    ports: Vec<(Bind, ListenerKind)>,
+    /// Bound at the start and not opened yet.
+    bound: Option<Vec<Sockets>>,
+    /// Set while open.
+    accepting: Option<CancellationToken>,
+}
+
+impl Gate {
+    /// Has every shard accept clients; nothing changes when they do already.
+    ///
+    /// # Errors
+    /// When a port cannot be bound again; says which.
+    pub fn open(&mut self, shared: &Shared) -> Result<(), CannotListen> {
+        if self.accepting.is_some() {
+            return Ok(());
+        }
+        let sockets = match self.bound.take() {
+            Some(sockets) => sockets,
+            None => bind_clients(self.ports.iter().copied(), shared.shards.len(), &shared.settings)?.0,
+        };
+        let accepting = CancellationToken::new();
+        for (shard, sockets) in shared.shards.iter().zip(sockets) {
+            shard.send(Command::Accept(sockets, accepting.clone()));
+        }
+        self.accepting = Some(accepting);
+        Ok(())
+    }
+
+    /// Has every shard close its ports, soon.
+    pub fn close(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.cancel();
+        }
+    }
+}
+
+/// Every shard's sockets on these client ports, and what was bound.
+fn bind_clients(
+    wanted: impl Iterator<Item = (Bind, ListenerKind)>,
+    shards: usize,
+    config: &Config,
+) -> Result<(Vec<Sockets>, Vec<Bound>), CannotListen> {
+    let mut all: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for (bind, kind) in wanted {
+        let (sockets, address) =
+            bind_shared(bind, shards, config).map_err(|error| CannotListen::new(flag(kind), shown(bind), error))?;
+        bound.push((bind, address, kind));
+        for (shard, socket) in all.iter_mut().zip(sockets) {
+            shard.push((socket, kind));
+        }
+    }
+    Ok((all, bound))
+}
+
+/// The setting that a kind's ports come from.
+fn flag(kind: ListenerKind) -> &'static str {
+    match kind {
+        ListenerKind::Tcp => "tcp-bind",
+        ListenerKind::TcpTls => "tcp-tls-bind",
+        ListenerKind::WebSocket => "websocket-bind",
+        ListenerKind::WebSocketTls => "ws-tls-bind",
     }
 }
 

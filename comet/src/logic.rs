@@ -31,6 +31,8 @@ pub struct Identity {
     pub session_ttl: Option<Duration>,
     /// The rooms it may enter; empty = any.
     pub rooms_allowed: Vec<String>,
+    /// When the session was made, in Unix milliseconds by logic's clock; by ours where logic is goim's.
+    pub connected_ms: u64,
 }
 
 /// Logic did not do what it was asked.

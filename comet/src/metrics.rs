@@ -6,7 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::channel::Pushed;
 use crate::close::Close;
@@ -50,6 +50,10 @@ pub struct Metrics {
     logic_errors: Family<Kind, Counter>,
     /// Clients still to be closed by a drain.
     pub draining: Gauge,
+    /// How long drains took, in seconds.
+    pub drain_seconds: Histogram,
+    /// Clients closed faster than the rate, because a drain may not take that long.
+    pub drain_forced: Counter,
 }
 
 impl Metrics {
@@ -70,6 +74,9 @@ impl Metrics {
             auth: runtime::metrics::latency(),
             logic_errors: Family::default(),
             draining: Gauge::default(),
+            // Half a second to half an hour.
+            drain_seconds: Histogram::new(exponential_buckets(0.5, 2.0, 13)),
+            drain_forced: Counter::default(),
         };
         for close in Close::ALL {
             drop(made.closed.get_or_create(&Reason { reason: close.label() }));
@@ -90,6 +97,10 @@ impl Metrics {
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
             registry.register("logic_errors", "Calls to logic that failed, by call", all.logic_errors);
             registry.register("draining", "Clients still to be closed by a drain", all.draining);
+        });
+        metrics.register("drain", |registry| {
+            registry.register("seconds", "How long drains took", all.drain_seconds);
+            registry.register("forced", "Clients closed faster than the rate, to be done in time", all.drain_forced);
         });
         made
     }

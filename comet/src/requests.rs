@@ -47,7 +47,7 @@ impl Requests {
         heartbeat: Duration,
         rooms_allowed: Vec<String>,
     ) -> Self {
-        let settings = &shard.shared.settings;
+        let settings = shard.shared.live.load();
         let budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
         Self {
             shard,
@@ -183,7 +183,7 @@ impl Requests {
         if let Err(why) = self.check(name) {
             return why;
         }
-        if self.rooms.len() >= self.shard.shared.settings.rooms_per_connection.get() {
+        if self.rooms.len() >= self.shard.shared.live.load().rooms_per_connection {
             return "too_many_rooms";
         }
         self.rooms.push(self.shard.bucket.enter(&name.into(), &self.channel));

@@ -112,7 +112,7 @@ impl Drop for Unregistered {
 pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: ListenerKind, place: Permit) {
     let _counted = Unregistered(shard.clone());
     let shared = shard.shared.clone();
-    let deadline = tokio::time::Instant::now() + shared.settings.handshake_timeout;
+    let deadline = tokio::time::Instant::now() + shared.live.load().handshake_timeout;
     let opened = tokio::time::timeout_at(deadline, transport::open(socket, peer, kind, &shared.transport)).await;
     let accepted = match opened {
         Ok(Ok(accepted)) => accepted,
@@ -153,7 +153,7 @@ pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: L
 impl Entrance {
     /// Waits for op 7 and asks logic. Other packets are read and ignored, as in goim; nothing is written.
     async fn authenticate(&mut self, shard: &Rc<Shard>) -> Result<(Packet, Identity, Instant), Close> {
-        let settings = &shard.shared.settings;
+        let settings = **shard.shared.live.load();
         let mut budget = FrameBudget::new(settings.frames_per_second, settings.bytes_per_second, shard.now_ms());
         let mut read = 0;
         let auth = loop {
@@ -237,6 +237,7 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
         shared.queue.clone(),
     ));
     let refresh_every = identity.session_ttl.map_or(GOIM_REFRESH, |ttl| ttl / 3);
+    channel.connected_ms.set(identity.connected_ms);
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));
     channel.refresh_every.set(refresh_every);

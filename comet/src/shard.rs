@@ -13,11 +13,13 @@ use ahash::AHashMap;
 use proto::{Key, Mid, RoomId};
 use slab::Slab;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
 use crate::channel::Channel;
 use crate::close::Close;
 use crate::fanout::Round;
+use crate::listen::{self, Sockets};
 use crate::message::Push;
 use crate::pace;
 use crate::repeats::Repeats;
@@ -37,8 +39,10 @@ pub enum Command {
     Adopt(Box<Newcomer>),
     /// End the session of a key at logic: nobody waits for it any more.
     Depart(Mid, Key),
-    /// Close the connections of these keys.
-    Kick(Vec<Key>),
+    /// Close the connection of this key, unless it was made after this, in Unix milliseconds; 0 = whenever.
+    Kick(Key, u64),
+    /// Accept clients from these sockets until told to stop.
+    Accept(Sockets, CancellationToken),
     /// How many are in each room here?
     Counts(oneshot::Sender<Vec<(RoomId, i32)>>),
     /// Which connections are here?
@@ -191,7 +195,7 @@ impl Shard {
         let mut repeats = Repeats::default();
         let mut number = 1;
         while let Some(first) = inbox.recv().await {
-            let mut round = Round::new(number, self.shared.queue.connection / 2);
+            let mut round = Round::new(number, self.shared.queue.connection.load(Ordering::Relaxed) / 2);
             let mut budgets = Vec::new();
             let mut next = Some(first);
             while let Some(command) = next {
@@ -233,7 +237,7 @@ impl Shard {
             for channel in refresh {
                 tokio::task::spawn_local(session::refresh(self.clone(), channel));
             }
-            let kept = self.shared.settings.handshake_timeout * 2;
+            let kept = self.shared.live.load().handshake_timeout * 2;
             self.departed.borrow_mut().retain(|_, when| when.elapsed() < kept);
         }
     }
@@ -323,9 +327,14 @@ impl Shard {
             Command::Push(_) => unreachable!("pushes go into the round"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
             Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
-            Command::Kick(keys) => {
-                keys.iter().filter_map(|key| self.bucket.get(key)).for_each(|channel| channel.close(Close::Kicked));
+            Command::Kick(key, before) => {
+                // A key that has come back since is another connection than the one this is about.
+                let channel = self.bucket.get(&key).filter(|found| before == 0 || found.connected_ms.get() <= before);
+                if let Some(channel) = channel {
+                    channel.close(Close::Kicked);
+                }
             }
+            Command::Accept(sockets, accepting) => self.accept(sockets, &accepting),
             // Whoever asked may be gone: a comet that is ending does not wait for the answer.
             Command::Counts(answer) => drop(answer.send(self.bucket.counts())),
             Command::List(answer) => {
@@ -335,6 +344,22 @@ impl Shard {
             Command::Close(entries, reason) => {
                 entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
             }
+        }
+    }
+}
+
+impl Shard {
+    /// Accepts from these sockets until told to stop.
+    fn accept(self: &Rc<Self>, sockets: Sockets, accepting: &CancellationToken) {
+        for (socket, kind) in sockets {
+            let port = tokio::net::TcpListener::from_std(socket).expect("the port was bound non-blocking");
+            let (shard, stop) = (self.clone(), accepting.clone());
+            tokio::task::spawn_local(async move {
+                listen::accept(port, &shard.shared.limits, stop.cancelled_owned(), |socket, peer, place| {
+                    tokio::task::spawn_local(session::open(shard.clone(), socket, peer, kind, place));
+                })
+                .await;
+            });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use proto::id::city32;
@@ -11,7 +11,7 @@ use proto::{Key, ServerId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::QueueLimits;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::limits::Limits;
 use crate::logic::Logic;
 use crate::metrics::Metrics;
@@ -21,11 +21,44 @@ use crate::transport::TransportSettings;
 /// Bytes of pushes that may wait in the shards' inboxes: what makes job wait when the sockets are the bottleneck.
 const INBOX_BYTES: usize = 64 * 1024 * 1024;
 
+/// What a comet does with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes them.
+    Serving,
+    /// Sends them elsewhere.
+    Draining,
+    /// Has sent them elsewhere.
+    Drained,
+}
+
+/// A [`Phase`] that everybody sees.
+#[derive(Debug, Default)]
+pub struct PhaseCell(AtomicU8);
+
+impl PhaseCell {
+    /// The phase now.
+    pub fn get(&self) -> Phase {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Phase::Serving,
+            1 => Phase::Draining,
+            _ => Phase::Drained,
+        }
+    }
+
+    /// From now on it is this one.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+}
+
 /// One comet.
 #[derive(Debug)]
 pub struct Shared {
-    /// What it was told.
+    /// What it was told when it started.
     pub settings: Config,
+    /// What it was told last.
+    pub live: ArcSwap<Live>,
     /// Its name in sessions.
     pub server: ServerId,
     /// Drawn anew at every start.
@@ -44,6 +77,8 @@ pub struct Shared {
     pub cluster: ArcSwap<HashMap<String, i32>>,
     /// The ways into the shards.
     pub shards: Vec<Handle>,
+    /// Whether it takes clients.
+    pub phase: PhaseCell,
     inboxes: Arc<Semaphore>,
     departing: Arc<AtomicUsize>,
 }
@@ -68,16 +103,18 @@ impl Shared {
         shards: Vec<Handle>,
     ) -> Self {
         let queue = QueueLimits {
-            connection: settings.queue_bytes,
-            total: settings.queue_bytes_total,
+            connection: settings.queue_bytes.into(),
+            total: settings.queue_bytes_total.into(),
             used: Default::default(),
         };
         Self {
             server: settings.server(),
             incarnation: settings.incarnation,
+            live: ArcSwap::from_pointee(Live::from(&settings)),
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
+            phase: PhaseCell::default(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
             departing: Arc::default(),
             settings,
@@ -86,6 +123,14 @@ impl Shared {
             transport,
             shards,
         }
+    }
+
+    /// Takes up what may change while it runs.
+    pub fn apply(&self, settings: &Config) {
+        self.live.store(Arc::new(Live::from(settings)));
+        self.limits.apply(settings);
+        self.queue.connection.store(settings.queue_bytes, Ordering::Relaxed);
+        self.queue.total.store(settings.queue_bytes_total, Ordering::Relaxed);
     }
 
     /// The shard a key lives in.
@@ -121,7 +166,7 @@ impl Shared {
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         CometInfo {
             incarnation: self.incarnation,
-            host: self.settings.host.clone(),
+            host: self.settings.public_host().to_owned(),
             addrs: self.settings.public_addresses(),
             region: self.settings.region.clone(),
             zone: self.settings.zone.clone(),
@@ -129,6 +174,7 @@ impl Shared {
             offline: self.settings.offline,
             conn_count: count(self.connections()),
             ip_count: count(self.limits.addresses()),
+            draining: self.phase.get() != Phase::Serving,
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn channel(key: &str) -> Rc<Channel> {
 
 /// Limits of so many bytes a connection.
 pub fn limits(connection: usize) -> Arc<QueueLimits> {
-    Arc::new(QueueLimits { connection, total: usize::MAX / 2, used: Default::default() })
+    Arc::new(QueueLimits { connection: connection.into(), total: (usize::MAX / 2).into(), used: Default::default() })
 }
 
 /// A connected pair: our end, and the client's.

@@ -4,12 +4,12 @@
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 
+use runtime::proxies::TrustedProxies;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::close::Close;
 use crate::config::Config;
-use proxy::TrustedProxies;
 use tls::Tls;
 
 pub mod proxy;

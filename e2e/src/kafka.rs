@@ -1,6 +1,6 @@
 //! Real Kafka on loopback: one KRaft node or several, plain or with TLS and SASL.
 
-mod jars;
+pub(crate) mod jars;
 mod secure;
 
 use std::path::{Path, PathBuf};

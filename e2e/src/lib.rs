@@ -2,22 +2,25 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`bench`] is `imcluster bench`.
+//! body. [`bench`] is `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod artefacts;
 pub mod bench;
+pub mod cache;
 pub mod certs;
 pub mod checker;
 pub mod child;
 pub mod client;
 pub mod cluster;
 mod eventually;
+pub mod image;
 pub mod kafka;
 pub mod load;
 pub mod os;
@@ -26,6 +29,7 @@ pub mod program;
 pub mod redis;
 #[cfg(test)]
 mod scripted;
+pub mod smoke;
 pub mod soak;
 pub mod stamp;
 

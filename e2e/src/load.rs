@@ -21,12 +21,15 @@ use tokio_util::sync::CancellationToken;
 use crate::checker::{Receiver, Tally};
 use crate::client::Target;
 use crate::os;
-use connection::Connection;
+use connection::{Connection, NotIn};
 
 /// Connections that one thread opens at the same time.
 const OPENING: usize = 32;
 /// How long one connection may take to open and authenticate.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a client tries to get in, and how long it waits after the first try; twice as long after each further one.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often the ticker looks who is due for a heartbeat.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -79,11 +82,14 @@ pub struct Harvest {
     pub heartbeats: u64,
     /// Connections that the server closed.
     pub closed: u64,
+    /// How often clients were refused or closed on their way in, and came again.
+    pub retries: u64,
 }
 
 #[derive(Default)]
 struct Shared {
     delivered: AtomicU64,
+    retries: AtomicU64,
     closed: AtomicU64,
     wanted: AtomicU64,
     reached: Notify,
@@ -100,10 +106,10 @@ struct Local {
 }
 
 impl Farm {
-    /// Connects and authenticates everybody.
+    /// Connects and authenticates everybody. Whoever is refused or closed meanwhile comes again, as a real client does.
     ///
     /// # Errors
-    /// When one of them cannot get in.
+    /// When one of them cannot get in in five tries, or is answered with what no gateway says.
     pub async fn connect(plan: Plan) -> anyhow::Result<Self> {
         anyhow::ensure!(!plan.target.tls, "{}: load runs over tcp:// or ws://", plan.target);
         let shared = Arc::new(Shared::default());
@@ -177,7 +183,7 @@ impl Farm {
             all
         });
         let all = all.context("a farm has at least one thread")?;
-        Ok(Harvest { closed: self.closed(), ..all })
+        Ok(Harvest { closed: self.closed(), retries: self.shared.retries.load(Ordering::SeqCst), ..all })
     }
 }
 
@@ -228,6 +234,7 @@ fn work(thread: usize, plan: Plan, shared: Arc<Shared>, opened: &Opened) -> Harv
         tally: local.tally.replace(Tally::new(0)),
         heartbeats: local.heartbeats.get(),
         closed: 0,
+        retries: 0,
     }
 }
 
@@ -242,9 +249,7 @@ async fn open_all(thread: usize, plan: Plan, local: Rc<Local>, opened: Opened) {
         tokio::task::spawn_local(async move {
             while next.get() < plan.connections {
                 let index = next.replace(next.get() + threads);
-                let attempt = tokio::time::timeout(PATIENCE, open(&plan, index, &local)).await;
-                let answer = attempt.unwrap_or_else(|_| Err(anyhow!("not in within {PATIENCE:?}")));
-                let answer = answer.map(|connection| {
+                let answer = open(&plan, index, &local).await.map(|connection| {
                     writers.borrow_mut().push(connection.socket());
                     if index + plan.stalled < plan.connections {
                         let local = local.clone();
@@ -263,6 +268,7 @@ async fn open_all(thread: usize, plan: Plan, local: Rc<Local>, opened: Opened) {
     std::future::pending::<()>().await;
 }
 
+/// Brings one client in, in several tries if need be.
 async fn open(plan: &Plan, index: usize, local: &Rc<Local>) -> anyhow::Result<Connection> {
     let source = 1 + index % plan.sources.clamp(1, 250);
     let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1, source as u8));
@@ -274,9 +280,24 @@ async fn open(plan: &Plan, index: usize, local: &Rc<Local>) -> anyhow::Result<Co
         receivers.push(Receiver::new(streams));
         receivers.len() - 1
     };
-    let mut connection = Connection::open(&plan.target, source, stalled, receiver).await?;
-    connection.enter(&plan.target, &member.token, local).await?;
-    Ok(connection)
+    let attempt = async || {
+        let mut connection = Connection::open(&plan.target, source, stalled, receiver).await?;
+        connection.enter(&plan.target, &member.token, local).await?;
+        Ok::<_, NotIn>(connection)
+    };
+    let (mut tries, mut pause) = (1, PAUSE);
+    loop {
+        let answer = tokio::time::timeout(PATIENCE, attempt()).await;
+        match answer.unwrap_or_else(|_| Err(NotIn::Wrong(anyhow!("not in within {PATIENCE:?}")))) {
+            Ok(connection) => return Ok(connection),
+            Err(NotIn::Wrong(error)) => return Err(error),
+            Err(NotIn::Closed(error)) if tries == TRIES => return Err(error.context(format!("tried {TRIES} times"))),
+            Err(NotIn::Closed(_)) => {}
+        }
+        local.shared.retries.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        (tries, pause) = (tries + 1, pause * 2);
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! A comet that does what a test tells it, faults included: clients, farm and checker are tried against it.
 //! It speaks both framings on one port, knows no rooms, and gives every push to everybody.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use proto::{Packet, frame, op, packet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,13 +31,25 @@ pub enum Fault {
     Trickle,
     /// Closes instead of answering an auth packet.
     Refuse,
+    /// The same the first two times that a client asks; over WebSocket with a close frame.
+    Busy,
+    /// Answers an auth packet with bytes that are no packet.
+    Garbage,
 }
 
 #[derive(Clone)]
 pub struct ScriptedComet {
     address: SocketAddr,
     pushes: broadcast::Sender<Stamp>,
-    heartbeats: Arc<AtomicU64>,
+    seen: Arc<Seen>,
+}
+
+/// What came from clients.
+#[derive(Default)]
+struct Seen {
+    heartbeats: AtomicU64,
+    /// Auth body → how often it came.
+    auths: Mutex<HashMap<Vec<u8>, u64>>,
 }
 
 impl ScriptedComet {
@@ -43,14 +57,14 @@ impl ScriptedComet {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (pushes, _) = broadcast::channel(1 << 16);
-        let heartbeats = Arc::<AtomicU64>::default();
-        let (sender, counter) = (pushes.clone(), heartbeats.clone());
+        let seen = Arc::<Seen>::default();
+        let (sender, noted) = (pushes.clone(), seen.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, fault, sender.clone(), counter.clone()));
+                tokio::spawn(serve(socket, fault, sender.clone(), noted.clone()));
             }
         });
-        Self { address, pushes, heartbeats }
+        Self { address, pushes, seen }
     }
 
     pub fn target(&self, scheme: &str) -> Target {
@@ -66,11 +80,16 @@ impl ScriptedComet {
     }
 
     pub fn heartbeats(&self) -> u64 {
-        self.heartbeats.load(Ordering::SeqCst)
+        self.seen.heartbeats.load(Ordering::SeqCst)
+    }
+
+    /// How often clients asked to be let in.
+    pub fn auths(&self) -> u64 {
+        self.seen.auths.lock().values().sum()
     }
 }
 
-async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<Stamp>, heartbeats: Arc<AtomicU64>) {
+async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<Stamp>, seen: Arc<Seen>) {
     let (mut unread, mut frames) = (Vec::new(), None);
     let (mut pushes, mut live, mut held) = (pushes.subscribe(), false, None);
     loop {
@@ -105,13 +124,33 @@ async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<St
         }
         while let Some(packet) = take(&mut unread, &mut frames) {
             let reply = match packet.op {
-                op::AUTH if fault == Fault::Refuse => return,
                 op::AUTH => {
+                    let times = {
+                        let mut auths = seen.auths.lock();
+                        let times = auths.entry(packet.body.to_vec()).or_default();
+                        *times += 1;
+                        *times
+                    };
+                    match fault {
+                        Fault::Refuse => return,
+                        Fault::Busy if times <= 2 => {
+                            if frames.is_some() {
+                                // Code 1013: try again later.
+                                let _gone = socket.write_all(&[0x88, 2, 0x03, 0xf5]).await;
+                            }
+                            return;
+                        }
+                        Fault::Garbage => {
+                            send(&mut socket, frames.is_some(), &[0xff; 16], fault).await;
+                            continue;
+                        }
+                        _ => {}
+                    }
                     live = true;
                     Packet::new(op::AUTH_REPLY, packet.seq, "")
                 }
                 op::HEARTBEAT => {
-                    heartbeats.fetch_add(1, Ordering::SeqCst);
+                    seen.heartbeats.fetch_add(1, Ordering::SeqCst);
                     Packet::new(op::HEARTBEAT_REPLY, packet.seq, &b"\0\0\0\x05"[..])
                 }
                 other => Packet::new(other + 1, packet.seq, packet.body),

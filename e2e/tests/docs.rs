@@ -197,10 +197,19 @@ fn a_page_with_faults_is_told_each_of_them() {
 /// The metrics that the sources of a service register, by the name they have on the page.
 fn metrics(sources: &Sources, service: &str) -> BTreeSet<String> {
     let files = sources.0.iter().filter(|(path, _)| path.starts_with(&format!("{service}/src/")));
-    let registered = files.flat_map(|(_, text)| text.split("register(").skip(1).collect::<Vec<_>>());
-    let names = registered.filter_map(|call| call.trim_start().strip_prefix('"')?.split_once('"'));
-    let names = names.map(|(name, _)| name).filter(|name| *name != service);
-    names.map(|name| format!("imcluster_{service}_{name}")).collect()
+    let mut names = BTreeSet::new();
+    for (_, text) in files {
+        let mut group = service;
+        let calls = text.split("register(").skip(1);
+        for (name, rest) in calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split_once('"')) {
+            if rest.starts_with(", |") {
+                group = name;
+            } else {
+                names.insert(format!("imcluster_{group}_{name}"));
+            }
+        }
+    }
+    names
 }
 
 /// Whether some setting is called so: as clap derives it from a field, or as an attribute says.
@@ -238,8 +247,9 @@ fn the_manual_names_every_metric_and_only_flags_that_exist() {
 
     let registered: BTreeSet<String> =
         ["comet", "logic", "job"].iter().flat_map(|service| metrics(&sources, service)).collect();
-    let of_a_service =
-        |name: &&str| ["comet_", "logic_", "job_"].iter().any(|of| name["imcluster_".len()..].starts_with(of));
+    let of_a_service = |name: &&str| {
+        ["comet_", "drain_", "logic_", "job_"].iter().any(|of| name["imcluster_".len()..].starts_with(of))
+    };
     let told: BTreeSet<String> =
         named(&text[0], "imcluster_").into_iter().filter(of_a_service).map(str::to_owned).collect();
     assert!(registered.len() > 30, "{registered:?}");

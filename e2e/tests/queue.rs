@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use e2e::eventually;
 use e2e::kafka::{Kafka, Login};
-use logic::queue::kafka::KafkaQueue;
+use logic::queue::kafka::{KafkaQueue, TopicConfig};
 use logic::queue::{NewRecord, PushQueue, QueueError, suite};
 use proto::kafka::KafkaConfig;
 use rdkafka::Message;
@@ -22,11 +22,13 @@ const SOON: Duration = Duration::from_secs(60);
 struct Program {
     #[command(flatten)]
     kafka: KafkaConfig,
+    #[command(flatten)]
+    topic: TopicConfig,
 }
 
 fn start(flags: &[&str], process: &Process) -> KafkaQueue {
-    let argv = std::iter::once("test").chain(flags.iter().copied());
-    KafkaQueue::start(&Program::parse_from(argv).kafka, process).unwrap()
+    let program = Program::parse_from(std::iter::once("test").chain(flags.iter().copied()));
+    KafkaQueue::start(&program.kafka, &program.topic, process).unwrap()
 }
 
 async fn ready(process: &Process) {
@@ -43,7 +45,7 @@ async fn queue(flags: &[&str]) -> Arc<KafkaQueue> {
 }
 
 fn record(key: &'static str, value: &'static str) -> NewRecord {
-    NewRecord { key: key.into(), value: value.into(), traceparent: None }
+    NewRecord::new(key.into(), value.into(), None).unwrap()
 }
 
 #[tokio::test]
@@ -57,7 +59,8 @@ async fn kafka_passes_the_suite_and_a_record_is_what_goims_is() {
     let queue = self::queue(&["--kafka-brokers", &kafka.brokers(), "--kafka-topic", "looked-at"]).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
     queue.send(record("plain", "v")).await.unwrap();
-    queue.send(NewRecord { traceparent: Some(trace.clone()), ..record("plain", "traced") }).await.unwrap();
+    let record = NewRecord::new("plain".into(), "traced".into(), Some(trace.clone())).unwrap();
+    queue.send(record).await.unwrap();
     let consumer: StreamConsumer =
         kafka.client().set("group.id", "looker").set("auto.offset.reset", "earliest").create().unwrap();
     consumer.subscribe(&["looked-at"]).unwrap();
@@ -79,14 +82,57 @@ async fn a_missing_topic_is_named_and_found_when_it_appears() {
         process
             .readiness
             .report()
-            .contains("topic `later` does not exist: create it, or name another with --kafka-topic")
+            .contains("topic `later` does not exist: create it, have it created with --kafka-create-topic")
     })
     .await
     .unwrap();
+    assert_eq!(queue.partitions(), 0, "nothing is split by a number that nobody has said");
+    assert_eq!(process.status.report()["topic"]["ok"], false);
     kafka.create_topic("later", 3).await.unwrap();
     ready(&process).await;
     assert_eq!(queue.partitions(), 3);
+    assert_eq!(process.status.report()["topic"], serde_json::json!({"ok": true}));
     queue.send(record("k", "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_topic_is_created_when_told_to_and_one_that_is_other_than_expected_is_used_and_named() {
+    let kafka = Kafka::start().await.unwrap();
+    let brokers = kafka.brokers();
+    let flags = ["--kafka-brokers", &brokers, "--kafka-topic", "ours", "--kafka-partitions", "5"];
+    let create = [&flags[..], &["--kafka-create-topic", "--kafka-replication", "1"]].concat();
+    let processes = [Process::quiet(), Process::quiet()];
+    // Both at once, as two logics of a new cluster.
+    let queues = processes.each_ref().map(|process| start(&create, process));
+    for (process, queue) in processes.iter().zip(&queues) {
+        ready(process).await;
+        assert_eq!(queue.partitions(), 5);
+        assert_eq!(process.status.report()["topic"], serde_json::json!({"ok": true}));
+        queue.send(record("k", "v")).await.unwrap();
+    }
+
+    let process = Process::quiet();
+    let other =
+        ["--kafka-brokers", &brokers, "--kafka-topic", "ours", "--kafka-partitions", "9", "--kafka-replication", "3"];
+    let queue = start(&other, &process);
+    ready(&process).await;
+    queue.send(record("k", "v")).await.unwrap();
+    let status = process.status.report();
+    assert_eq!(status["topic"]["ok"], false);
+    let error = status["topic"]["error"].as_str().unwrap();
+    assert!(error.starts_with("topic `ours` has 5 partitions, not 9 and 1 replicas, not 3: "), "{error}");
+
+    let process = Process::quiet();
+    let too_many =
+        ["--kafka-brokers", &brokers, "--kafka-topic", "wide", "--kafka-create-topic", "--kafka-replication", "3"];
+    let _queue = start(&too_many, &process);
+    let why = eventually(SOON, "the refusal to show", || async {
+        let status = process.status.report();
+        let why = status["topic"]["error"].as_str().map(str::to_owned);
+        why.filter(|why| why.contains("cannot be created")).ok_or(status)
+    });
+    assert!(why.await.unwrap().contains("eplication"), "it says why");
+    assert!(!process.readiness.is_ready());
 }
 
 /// goim blocks its handlers through ten retries (D22).

@@ -16,7 +16,8 @@ use e2e::child::{self, Child};
 use e2e::client::{Client, Dial};
 use e2e::eventually;
 use e2e::ports::Port;
-use e2e::program::{binary, get, post};
+use e2e::program::{Program, binary, get, post};
+use e2e::smoke::{Route, one_push};
 
 const SOON: Duration = Duration::from_secs(60);
 const PUSH: &str = "/goim/push/room?operation=1000&type=live&room=1";
@@ -120,6 +121,30 @@ async fn one_command_prints_where_to_look_and_the_printed_push_reaches_clients_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn logic_says_in_its_log_what_it_waits_for_and_where_it_looks() {
+    let ports = [(); 4].map(|()| Port::free().unwrap());
+    let [http, rpc, kafka, redis] = ports.each_ref().map(Port::address);
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), "hunter2").unwrap();
+    let line = format!(
+        "--auth trust --push-auth none --http-addr {http} --rpc-addr {rpc} --kafka-brokers {kafka} --redis-addr {redis} \
+         --redis-password-file {}",
+        password.path().display()
+    );
+    let line: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let logic = Program::spawn("logic", &line).unwrap();
+    let said = eventually(SOON, "logic to say what it waits for", || async {
+        let log = logic.process().output();
+        for (dependency, address) in [("kafka", kafka), ("redis", redis)] {
+            let line = format!("waiting for a dependency dependency=\"{dependency}\" address=\"{address}\"");
+            anyhow::ensure!(log.contains(&line), "{line} is not in:\n{log}");
+        }
+        anyhow::Ok(log)
+    });
+    assert!(!said.await.unwrap().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_loopback_a_push_takes_the_token_in_the_printed_line() {
     let standalone = Standalone::start(&["--bind", "0.0.0.0"]).await;
     let mut clients = standalone.clients().await;
@@ -133,5 +158,25 @@ async fn beyond_loopback_a_push_takes_the_token_in_the_printed_line() {
         let (op, body) = client.push_within(SOON).await.unwrap();
         assert_eq!((op, &body[..]), (1000, &b"hello"[..]), "and nothing of the push that was refused");
     }
+    standalone.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_push_goes_in_at_logic_and_comes_out_at_a_web_socket_if_the_token_is_right() {
+    let standalone = Standalone::start(&["--bind", "0.0.0.0"]).await;
+    let line = standalone.printed("push");
+    let (_, token) = line.split_once("Authorization: Bearer ").unwrap();
+    let mut route = Route {
+        clients: format!("ws://localhost:{}/sub", standalone.ports[2].number()),
+        backends: format!("localhost:{}", standalone.http().port()),
+        host: None,
+        token: token.split('\'').next().unwrap().to_owned(),
+    };
+    let took = one_push(&route, SOON).await.unwrap();
+    assert!(took > Duration::ZERO);
+
+    route.token.push('x');
+    let refused = format!("{:#}", one_push(&route, SOON).await.unwrap_err());
+    assert!(refused.contains("401") && refused.contains(&route.backends), "{refused}");
     standalone.ends_well().await;
 }

@@ -78,7 +78,10 @@ impl Call {
             Target::Keys(keys) => {
                 Self::Push(PushMsgReq { keys: keys.clone(), proto, proto_op: first.operation, ids, owner })
             }
-            Target::Kick(keys) => Self::Kick(KickReq { keys: keys.clone(), reason: kick_reason(&first.packet), owner }),
+            Target::Kick(keys) => {
+                let (reason, created_ms) = (kick_reason(&first.packet), first.id.created_ms);
+                Self::Kick(KickReq { keys: keys.clone(), reason, owner, created_ms })
+            }
             Target::Room(room) => Self::Room(BroadcastRoomReq { room_id: room.to_string(), proto, ids, owner }),
             Target::All => {
                 let speed = batch[0].speed;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
 use proto::peers;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
+use runtime::settings;
 
 use crate::comet::queue::Limits;
 use crate::consumer;
@@ -63,8 +64,9 @@ pub struct Config {
     /// goim's region of this process; has no effect on job.
     #[arg(long, env = "REGION", hide = true)]
     pub region: Option<String>,
-    /// goim's zone of this process; job serves the comets of every zone.
-    #[arg(long, env = "ZONE", hide = true)]
+    /// goim's zone of this process. With `endpointslices:` only the comets of this zone are served, as goim's job does:
+    /// then every zone needs a job with a consumer group of its own. Otherwise it has no effect.
+    #[arg(long, env = "ZONE")]
     pub zone: Option<String>,
     /// goim's deployment environment; has no effect.
     #[arg(long, env = "DEPLOY_ENV", hide = true)]
@@ -90,6 +92,9 @@ impl FileKeys for Config {
         ("env.host", FileKey::Arg("host")),
         ("discovery.*", FileKey::Replaced("--comets")),
     ];
+    fn live() -> Vec<String> {
+        names::<settings::job::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))

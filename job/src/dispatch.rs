@@ -36,7 +36,19 @@ pub struct Dispatcher {
     progress: Arc<Notify>,
     /// Read, not dispatched yet: the comets are saturated.
     inbox: VecDeque<Record>,
+    lag: Lag,
     stopping: bool,
+}
+
+/// How many records of our partitions are not committed yet. Cheap to clone: all clones see the same.
+#[derive(Clone, Debug, Default)]
+pub struct Lag(Arc<Mutex<Option<u64>>>);
+
+impl Lag {
+    /// The number, as of the last commit; `None` before the first partition was ours.
+    pub fn get(&self) -> Option<u64> {
+        *self.0.lock()
+    }
 }
 
 /// One partition that is ours.
@@ -58,8 +70,14 @@ impl Dispatcher {
             ours: HashMap::new(),
             progress: Arc::default(),
             inbox: VecDeque::new(),
+            lag: Lag::default(),
             stopping: false,
         }
+    }
+
+    /// What is not committed yet.
+    pub fn lag(&self) -> Lag {
+        self.lag.clone()
     }
 
     /// Carries records until `stop`, then finishes what is owed, for at most `flush`, commits and leaves the group.
@@ -317,12 +335,17 @@ impl Dispatcher {
                 ours.committed = offset;
             }
         }
+        let mut total = None;
         for (number, ours) in &self.ours {
             if let Some(end) = self.source.end(*number) {
                 let lag = end.saturating_sub(ours.partition.ledger.lock().committed());
                 self.metrics.lag.get_or_create(&PartitionLabel { partition: *number }).set(lag as i64);
+                *total.get_or_insert(0) += lag;
             }
         }
+        let mut known = self.lag.0.lock();
+        // Who has no partition any more owes nothing; who never had one does not know.
+        *known = total.or(known.map(|_| 0));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::comet::queue::{Limits, Pace, Queue};
 use crate::comet::{Comet, driver};
 use crate::metrics::Metrics;
 use crate::push::Partition;
+use crate::room::Batching;
 
 /// Makes the client of an address.
 pub type Dial = Arc<dyn Fn(&str) -> Result<Arc<dyn Comet>, String> + Send + Sync>;
@@ -128,7 +129,7 @@ pub struct Fleet {
     inner: Mutex<Inner>,
     view: RwLock<Arc<View>>,
     dial: Dial,
-    limits: Limits,
+    limits: Mutex<Limits>,
     metrics: Metrics,
 }
 
@@ -149,7 +150,7 @@ struct Inner {
 impl Fleet {
     /// No comets yet.
     pub fn new(dial: Dial, limits: Limits, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), view: RwLock::default(), dial, limits, metrics })
+        Arc::new(Self { inner: Mutex::default(), view: RwLock::default(), dial, limits: Mutex::new(limits), metrics })
     }
 
     /// Follows the list until it ends. Cancel safe.
@@ -245,6 +246,13 @@ impl Fleet {
         self.inner.lock().seats.iter().for_each(|seat| seat.queue.flush(partition));
     }
 
+    /// From now on packets of rooms merge so.
+    pub fn rebatch(&self, batching: Batching) {
+        let inner = self.inner.lock();
+        self.limits.lock().batching = batching;
+        inner.seats.iter().for_each(|seat| seat.queue.rebatch(batching));
+    }
+
     /// Drops what is owed and ends every comet's task.
     pub fn stop(&self) {
         self.inner.lock().seats.iter().for_each(|seat| seat.queue.close("stopped"));
@@ -325,7 +333,7 @@ impl Fleet {
 
     fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {
         let link = Link { name, address: None, client: None, version: 0, listed: false, up: false };
-        let queue = Queue::new(self.limits, self.metrics.clone());
+        let queue = Queue::new(*self.limits.lock(), self.metrics.clone());
         inner.assigned.values().for_each(|partition| queue.assign(partition));
         let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
         inner.seats.push(seat.clone());

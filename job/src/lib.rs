@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::Config;
-use proto::peers::Peers;
+use proto::peers::{Peer, Peers};
 use runtime::Process;
 
 use crate::comet::Comet;
@@ -45,13 +45,39 @@ const LIST: Duration = Duration::from_secs(10);
 /// When the last commit fails: what it named is delivered again.
 pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
     let followed = proto::peers::watch(config.comets.clone());
+    let zone = config.zone.clone().filter(|zone| !zone.is_empty());
+    let peers = match (&config.comets, zone) {
+        (proto::peers::Source::EndpointSlices { .. }, Some(zone)) => of_zone(followed.peers.clone(), zone),
+        _ => followed.peers.clone(),
+    };
     // goim's rule: ten seconds without a list, then start with no comets.
     if tokio::time::timeout(LIST, followed.known()).await.is_err() {
         tracing::warn!("no list of comets yet, starting without");
     }
     let dial: Dial = Arc::new(|address| Ok(Arc::new(GrpcComet::new(address)?) as Arc<dyn Comet>));
     let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
-    serve(settings, source, followed.peers, dial, process).await
+    serve(settings, source, peers, dial, process).await
+}
+
+/// The comets of one zone alone. goim's job knows no others; there each zone has a consumer group of its own.
+fn of_zone(mut all: Peers, zone: String) -> Peers {
+    let ours = move |all: &[Peer]| -> Arc<[Peer]> {
+        all.iter().filter(|peer| peer.zone.as_deref() == Some(zone.as_str())).cloned().collect()
+    };
+    let (sender, peers) = tokio::sync::watch::channel(ours(&all.borrow_and_update()));
+    tokio::spawn(async move {
+        let follow = async {
+            while all.changed().await.is_ok() {
+                let listed = ours(&all.borrow_and_update());
+                sender.send_if_modified(|known| std::mem::replace(known, listed.clone()) != listed);
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = sender.closed() => {}
+        }
+    });
+    peers
 }
 
 /// What [`serve`] needs to know of [`Config`].
@@ -88,10 +114,36 @@ pub async fn serve(
         let fleet = fleet.clone();
         async move { fleet.follow(peers).await }
     });
+    process.live.follow({
+        let fleet = fleet.clone();
+        move |config: Config| fleet.rebatch(config.limits().batching)
+    });
     let dispatcher = Dispatcher::new(source, fleet.clone(), &settings.group, metrics);
+    let lag = dispatcher.lag();
+    process.status.part("lag", move || lag.get().into());
     let result = dispatcher.run(process.shutdown.begun(), settings.flush, queue).await;
     follower.abort();
     fleet.stop();
     tracing::info!("job has stopped");
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8, zone: Option<&str>) -> Peer {
+        Peer { zone: zone.map(str::to_owned), ..Peer::at(format!("10.0.0.{number}:3109")) }
+    }
+
+    #[tokio::test]
+    async fn a_job_of_a_zone_knows_the_comets_of_that_zone_alone() {
+        let all = [peer(1, Some("a")), peer(2, Some("b")), peer(3, None)];
+        let (sender, peers) = tokio::sync::watch::channel(Arc::from(all));
+        let mut ours = of_zone(peers, "a".to_owned());
+        assert_eq!(**ours.borrow(), [peer(1, Some("a"))]);
+        sender.send_replace(Arc::from([peer(2, Some("b")), peer(4, Some("a"))]));
+        let changed = ours.wait_for(|list| **list == [peer(4, Some("a"))]);
+        tokio::time::timeout(Duration::from_secs(30), changed).await.expect("the change is passed on").unwrap();
+    }
 }

@@ -100,6 +100,11 @@ impl Lane {
         }
     }
 
+    /// From now on packets merge so.
+    pub fn rebatch(&mut self, batching: Batching) {
+        self.batching = batching;
+    }
+
     /// Appends a record; offsets grow.
     pub fn push(&mut self, item: Item, now: Instant) {
         let order = match &item.push.target {

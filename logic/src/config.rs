@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::kafka::KafkaConfig;
-use runtime::config::{ConfigError, FileKey, FileKeys};
+use proto::peers;
+use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
+use runtime::proxies::Network;
+use runtime::settings;
 
-use crate::http::Network;
 use crate::queue;
 use crate::receive::ReceiveConfig;
-use crate::session::SessionConfig;
+use crate::session::{Auth, SessionConfig};
 use crate::store::redis::RedisConfig;
 use crate::tokens::Tokens;
 
@@ -57,6 +59,22 @@ pub struct Config {
     /// Where push records go.
     #[command(flatten)]
     pub kafka: KafkaConfig,
+    /// How the topic should be.
+    #[command(flatten)]
+    pub topic: queue::kafka::TopicConfig,
+    /// Where the comets are, to send clients to none that is not ready or on its way out: as job's `--comets`. Without
+    /// it every comet that tells of itself is handed out; so it is where the source says nothing of readiness.
+    #[arg(long, value_name = "COMETS", env = "IMCLUSTER_COMETS")]
+    pub comets: Option<peers::Source>,
+    /// TOML file that says of zones their region and weight (`[zones.NAME]`), and which servers are the newest
+    /// (`updated`, listed first). Read again when it changes; it need not be there.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "IMCLUSTER_TOPOLOGY",
+        default_value = "/etc/imcluster/topology/topology.toml"
+    )]
+    pub topology: PathBuf,
     /// Our region, for /status.
     #[arg(long, env = "REGION", default_value = "")]
     pub region: String,
@@ -78,13 +96,6 @@ pub struct Config {
     /// How long requests in flight may take to end after that.
     #[arg(long, value_name = "DURATION", env = "IMCLUSTER_DRAIN_DEADLINE", value_parser = duration::parse, default_value = "15s")]
     pub drain_deadline: Duration,
-}
-
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Auth {
-    /// They are whoever they say.
-    Trust,
 }
 
 /// Who may push when no tokens are given.
@@ -209,7 +220,7 @@ impl FileKeys for Config {
         ("backoff.factor", FileKey::Arg("factor")),
         ("backoff.jitter", FileKey::Arg("jitter")),
         ("backoff.maxdelay", FileKey::Arg("max_delay")),
-        ("discovery.*", FileKey::Replaced("nothing: comets report themselves to logic, and job takes --comets")),
+        ("discovery.*", FileKey::Replaced("--comets, or nothing: comets report themselves to logic")),
         ("env.deployenv", FileKey::Arg("deploy_env")),
         ("env.host", FileKey::Arg("host")),
         ("env.region", FileKey::Arg("region")),
@@ -244,6 +255,10 @@ impl FileKeys for Config {
         ("rpcserver.*", FileKey::NoEffect),
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
     ];
+
+    fn live() -> Vec<String> {
+        names::<settings::logic::Live>()
+    }
 
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;

@@ -30,6 +30,9 @@ type Answer<T> = Result<Response<T>, Status>;
 /// Platform and client address to the answer of GET `/goim/nodes/weighted`.
 pub type Nodes = Arc<dyn Fn(&str, &str) -> NodesReply + Send + Sync>;
 
+/// A time that may change.
+pub type Heartbeat = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// Everything the calls need. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -43,8 +46,8 @@ pub struct Service {
     pub receive: Receive,
     /// Nodes.
     pub nodes: Nodes,
-    /// After how long without a heartbeat a client is closed.
-    pub heartbeat: Duration,
+    /// After how long without a heartbeat a client is closed, for whoever comes now.
+    pub heartbeat: Heartbeat,
 }
 
 /// Serves until `until`, then finishes the calls in flight.
@@ -94,8 +97,9 @@ impl Logic for Service {
             key: identity.key.as_str().to_owned(),
             room_id: identity.room.as_str().to_owned(),
             accepts: identity.accepts,
-            heartbeat: i64::try_from(self.heartbeat.as_nanos()).unwrap_or(i64::MAX),
+            heartbeat: i64::try_from((self.heartbeat)().as_nanos()).unwrap_or(i64::MAX),
             session_ttl_ms: u64::try_from(self.sessions.ttl().as_millis()).unwrap_or(u64::MAX),
+            connected_ms: identity.connected_ms,
             ..ConnectReply::default()
         }))
     }

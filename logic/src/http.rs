@@ -35,7 +35,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use api::Api;
-pub use client_ip::Network;
 pub use openapi::DOCUMENT;
 use route::Found;
 pub use route::Route;
@@ -49,8 +48,8 @@ const H2_PING: Duration = Duration::from_secs(30);
 
 /// Serves the listener until `stop`, then lets requests in flight end, no longer than `within`.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: impl Future<Output = ()>, within: Duration) {
-    let builder = builder(api.limits.http_idle_timeout);
-    let connections = Arc::new(Semaphore::new(api.limits.http_connections));
+    let builder = builder(api.limits.load().http_idle_timeout);
+    let connections = Arc::new(Semaphore::new(api.limits.load().http_connections));
     let graceful = GracefulShutdown::new();
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
@@ -131,7 +130,7 @@ async fn respond(api: &Api, peer: IpAddr, request: Request<Incoming>) -> Respons
             let to = request.uri().query().map_or(path.clone(), |query| format!("{path}?{query}"));
             ("none", answer::redirect(&to, request.method() == Method::GET))
         }
-        Found::Nothing if api.limits.no_page => ("none", answer::not_found()),
+        Found::Nothing if api.limits.load().no_page => ("none", answer::not_found()),
         Found::Nothing => match page::answer(request.method(), request.uri().path(), request.headers()) {
             Some(response) => ("page", response),
             None => ("none", answer::not_found()),

@@ -15,6 +15,7 @@ pub mod http;
 pub mod metrics;
 pub mod nodes;
 pub mod online;
+pub mod places;
 pub mod push;
 pub mod queue;
 pub mod receive;
@@ -26,7 +27,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use runtime::{Process, Shutdown};
+use arc_swap::ArcSwap;
+use proto::peers::Followed;
+use runtime::proxies::TrustedProxies;
+use runtime::{CannotListen, Process, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -35,6 +39,7 @@ use tokio::time::{sleep, timeout};
 pub use config::Config;
 use nodes::Nodes;
 use online::Online;
+use places::Places;
 use push::Pusher;
 use queue::PushQueue;
 use session::{SessionMetrics, Sessions};
@@ -52,11 +57,10 @@ impl Listeners {
     /// Binds both.
     ///
     /// # Errors
-    /// When one cannot be bound; says which.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = async |flag: &str, address: &str| {
-            let wrong = || format!("--{flag} is `{address}`: expected an address that can be bound");
-            TcpListener::bind(address).await.with_context(wrong)
+    /// [`CannotListen`] when one cannot be bound.
+    pub async fn bind(config: &Config) -> Result<Self, CannotListen> {
+        let bind = async |flag: &'static str, address: &str| {
+            TcpListener::bind(address).await.map_err(|error| CannotListen::new(flag, address, error))
         };
         Ok(Self { http: bind("http-addr", &config.http_addr).await?, rpc: bind("rpc-addr", &config.rpc_addr).await? })
     }
@@ -91,30 +95,48 @@ pub async fn run(
     process: Process,
 ) -> anyhow::Result<()> {
     let tokens = config.tokens()?;
+    let discovery = config.comets.clone().map(proto::peers::watch);
     if tokens.is_none() {
         tracing::warn!("push auth is none: whoever reaches the HTTP port may push");
     }
-    report(&config, tokens.clone(), &process);
+    report(&config, tokens.clone(), discovery.clone(), &process);
     let online = Online::new(&process.metrics);
-    let nodes = Nodes::new(config.node.clone(), online.clone());
+    let places = Places::new(online.clone(), discovery);
+    let nodes = Nodes::new(config.node.clone(), places.clone());
     // The servers stop later than the process is told to: after the drain delay.
     let stop = Shutdown::new();
 
     let mut followers = JoinSet::new();
     followers.spawn(online::follow(online.clone(), store.clone(), online::Intervals::default(), stop.clone()));
+    followers.spawn(places.follow(config.topology.clone()));
     if let Some(tokens) = tokens.clone() {
         followers.spawn(tokens.follow());
     }
+    followers.spawn({
+        let readiness = process.readiness.clone();
+        let places = [("kafka", config.kafka.brokers.join(",")), ("redis", config.redis.addr.join(","))];
+        async move { readiness.tell(&places).await }
+    });
     let service = grpc_service(&config, &store, &queue, online.clone(), nodes.clone(), &process, &stop);
+    let sessions = service.sessions.clone();
     let api = Arc::new(http::Api {
         pusher: Pusher::new(store, queue.clone()),
         online,
-        nodes,
+        nodes: nodes.clone(),
         tokens,
         deploy_env: config.deploy_env,
         metrics: metrics::HttpMetrics::register(&process.metrics),
         slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
-        limits: config.http,
+        trusted: TrustedProxies::new(&config.http.trusted_proxies),
+        limits: ArcSwap::from_pointee(config.http),
+    });
+    process.live.follow({
+        let api = api.clone();
+        move |settings: Config| {
+            nodes.apply(settings.node);
+            sessions.apply(settings.session);
+            api.limits.store(Arc::new(settings.http));
+        }
     });
     let within = config.drain_deadline;
     let http = tokio::spawn(http::serve(listeners.http, api, stop.begun(), within));
@@ -145,7 +167,7 @@ pub async fn run(
 }
 
 /// What `GET /status` says of us.
-fn report(config: &Config, tokens: Option<Tokens>, process: &Process) {
+fn report(config: &Config, tokens: Option<Tokens>, discovery: Option<Followed>, process: &Process) {
     let logic = serde_json::json!({
         "host": config.host,
         "region": config.region,
@@ -154,7 +176,13 @@ fn report(config: &Config, tokens: Option<Tokens>, process: &Process) {
         "weight": config.weight,
     });
     process.status.part("logic", move || logic.clone());
-    process.status.part("push-tokens", move || tokens.as_ref().map_or("none".to_owned(), Tokens::status).into());
+    process.status.part("pushTokens", move || tokens.as_ref().map(Tokens::status).into());
+    process.status.part("comets", move || {
+        discovery.as_ref().map_or(serde_json::Value::Null, |discovery| {
+            let (trouble, age) = (discovery.trouble(), discovery.age().as_secs());
+            serde_json::json!({"listed": discovery.peers.borrow().len(), "error": trouble.as_deref(), "ageSeconds": age})
+        })
+    });
 }
 
 fn grpc_service(
@@ -166,19 +194,19 @@ fn grpc_service(
     process: &Process,
     stop: &Shutdown,
 ) -> grpc::Service {
-    let auth = match config.auth {
-        config::Auth::Trust => session::Auth::Trust,
-    };
     let counts = SessionMetrics::new(&process.metrics);
     grpc::Service {
-        sessions: Sessions::new(config.session.clone(), auth, store.clone(), queue.clone(), counts),
+        sessions: Sessions::new(config.session.clone(), config.auth, store.clone(), queue.clone(), counts),
         store: store.clone(),
         online,
         receive: receive::Receive::start(&config.receive, &process.metrics, stop.clone()),
+        heartbeat: Arc::new({
+            let nodes = nodes.clone();
+            move || nodes.session_timer()
+        }),
         nodes: Arc::new(move |platform, client| {
             nodes.weighted(platform, client.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
         }),
-        heartbeat: config.node.heartbeat * config.node.heartbeat_max.unsigned_abs(),
     }
 }
 

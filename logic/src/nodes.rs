@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use proto::ServerId;
 use proto::logic::{Backoff, CometInfo, NodesReply};
 
 use crate::config::NodeConfig;
-use crate::online::Online;
+use crate::places::{Places, Seen};
 
 /// How many comets a client is told of.
 const FIRST: usize = 5;
@@ -22,10 +24,10 @@ const MAX_SCORE: i64 = 1 << 20;
 /// The comets, by how much each should get. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Nodes {
-    config: Arc<NodeConfig>,
+    config: Arc<ArcSwap<NodeConfig>>,
     /// Province → region: `[regions]` turned around.
     regions: Arc<HashMap<String, String>>,
-    online: Online,
+    places: Places,
     balance: Arc<Mutex<Balance>>,
 }
 
@@ -33,7 +35,7 @@ pub struct Nodes {
 /// across an await.
 #[derive(Debug, Default)]
 struct Balance {
-    seen: Arc<Vec<(ServerId, CometInfo)>>,
+    seen: Option<Seen>,
     comets: Vec<Weighed>,
 }
 
@@ -44,34 +46,53 @@ struct Weighed {
     weight: i64,
     conns: i64,
     score: i64,
+    /// It runs the newest revision while others are still to be replaced: whoever goes there is not sent away again.
+    is_updated: bool,
 }
 
 impl Nodes {
-    /// Over the comets that `online` knows.
-    pub fn new(config: NodeConfig, online: Online) -> Self {
+    /// Over the comets that `places` knows.
+    pub fn new(config: NodeConfig, places: Places) -> Self {
         let regions = config
             .regions
             .iter()
             .flat_map(|region| region.provinces.iter().map(|province| (province.clone(), region.name.clone())));
-        Self { regions: Arc::new(regions.collect()), config: Arc::new(config), online, balance: Arc::default() }
+        let regions = Arc::new(regions.collect());
+        Self { regions, config: Arc::new(ArcSwap::from_pointee(config)), places, balance: Arc::default() }
+    }
+
+    /// From now on clients are told this.
+    pub fn apply(&self, config: NodeConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// After how long without a heartbeat a client is closed.
+    pub fn session_timer(&self) -> Duration {
+        let config = self.config.load();
+        config.heartbeat * config.heartbeat_max.unsigned_abs()
     }
 
     /// What a client on this platform at this address should know: ports, timers, and the comets to try in order.
     /// `web` gets host names, anything else addresses.
     pub fn weighted(&self, platform: &str, client_ip: IpAddr) -> NodesReply {
+        let config = self.config.load();
         let region = self.region(client_ip);
-        let best = self.balance.lock().choose(self.online.comets(), region, self.config.region_weight);
-        let mut nodes: Vec<String> = if platform == "web" {
-            best.iter()
-                .map(|comet| format!("{}{}", hostname(&comet.server, &comet.info), self.config.host_domain))
-                .collect()
-        } else {
-            best.into_iter().flat_map(|comet| comet.info.addrs).filter(|address| !address.is_empty()).collect()
+        let best = self.balance.lock().choose(self.places.seen(), region, config.region_weight);
+        let names =
+            || best.iter().map(|comet| format!("{}{}", hostname(&comet.server, &comet.info), config.host_domain));
+        let addresses = || best.iter().flat_map(|comet| &comet.info.addrs).filter(|address| !address.is_empty());
+        let mut nodes: Vec<String> = match platform {
+            // A host name without a domain leads nowhere when there is a domain for all.
+            "web" if config.host_domain.is_empty() && !config.default_domain.is_empty() => Vec::new(),
+            "web" => names().collect(),
+            _ => addresses().cloned().collect(),
         };
-        if nodes.is_empty() && !self.config.default_domain.is_empty() {
-            nodes.push(self.config.default_domain.clone());
+        if nodes.is_empty() && !config.host_domain.is_empty() {
+            nodes.extend(names());
         }
-        let config = &self.config;
+        if nodes.is_empty() && !config.default_domain.is_empty() {
+            nodes.push(config.default_domain.clone());
+        }
         NodesReply {
             domain: config.default_domain.clone(),
             tcp_port: i32::from(config.tcp_port),
@@ -93,9 +114,10 @@ impl Nodes {
     /// Every usable comet in the shape of goim's discovery; `None` before the first one is known. Without gRPC
     /// addresses, which goim shows to anybody who asks.
     pub fn instances(&self, env: &str) -> Option<Vec<Instance>> {
-        let comets = self.online.comets();
-        let usable = comets.iter().filter(|(_, info)| !info.offline);
-        let list: Vec<Instance> = usable.map(|(server, info)| Instance::new(server, info, env)).collect();
+        let seen = self.places.seen();
+        let usable = seen.comets.iter().filter(|(_, info)| !info.offline);
+        let list: Vec<Instance> =
+            usable.map(|(server, info)| Instance::new(server, &seen.placed(server, info), env)).collect();
         (!list.is_empty()).then_some(list)
     }
 
@@ -114,10 +136,11 @@ fn hostname<'a>(server: &'a ServerId, info: &'a CometInfo) -> &'a str {
 
 impl Balance {
     /// Takes over what is new of the comets, and returns the first of them for a client of this region.
-    fn choose(&mut self, seen: Arc<Vec<(ServerId, CometInfo)>>, region: &str, gain: f64) -> Vec<Weighed> {
-        if !Arc::ptr_eq(&self.seen, &seen) {
-            self.comets = seen.iter().filter(|(_, info)| !info.offline).map(Weighed::new).collect();
-            self.seen = seen;
+    fn choose(&mut self, seen: Seen, region: &str, gain: f64) -> Vec<Weighed> {
+        if !self.seen.as_ref().is_some_and(|before| before.is(&seen)) {
+            let usable = seen.comets.iter().filter(|(server, info)| seen.takes_clients(server, info));
+            self.comets = usable.map(|(server, info)| Weighed::new(server, info, &seen)).collect();
+            self.seen = Some(seen);
         }
         let weights: i64 = self.comets.iter().map(|comet| comet.weight).sum();
         let conns: i64 = self.comets.iter().map(|comet| comet.conns).sum();
@@ -125,7 +148,7 @@ impl Balance {
             let gain = if comet.info.region == region { gain } else { 1.0 };
             comet.score = score(comet.weight, comet.conns, weights, conns, gain);
         }
-        self.comets.sort_by_key(|comet| std::cmp::Reverse(comet.score));
+        self.comets.sort_by_key(|comet| std::cmp::Reverse((comet.is_updated, comet.score)));
         let best = self.comets.iter().take(FIRST).cloned().collect();
         if let Some(first) = self.comets.first_mut() {
             first.conns += 1; // the client that asks goes there: the next one is sent elsewhere in time
@@ -135,9 +158,11 @@ impl Balance {
 }
 
 impl Weighed {
-    fn new((server, info): &(ServerId, CometInfo)) -> Self {
+    fn new(server: &ServerId, info: &CometInfo, seen: &Seen) -> Self {
+        let info = seen.placed(server, info);
         let weight = if info.weight > 0 { info.weight } else { 1 };
-        Self { server: server.clone(), weight, conns: i64::from(info.conn_count), score: 0, info: info.clone() }
+        let is_updated = seen.topology.updated.iter().any(|updated| updated == server.as_str());
+        Self { server: server.clone(), weight, conns: i64::from(info.conn_count), score: 0, info, is_updated }
     }
 }
 

@@ -15,11 +15,8 @@ use proto::logic::push_msg::Type;
 use proto::push::{MAX_RECORD, partition, record_key};
 use proto::{Key, Mid, RoomId, ServerId};
 
-use crate::queue::{NewRecord, PushQueue, QueueError};
+use crate::queue::{NewRecord, OVERHEAD, PushQueue, QueueError};
 use crate::store::{SessionStore, StoreError};
-
-/// What sarama adds to key and value before it compares a record with its limit, in bytes.
-const OVERHEAD: usize = 26;
 
 /// Why a push was not, or not wholly, stored.
 #[derive(Debug, thiserror::Error)]
@@ -144,17 +141,14 @@ impl Pusher {
     /// Hands the records over in order, then waits for every answer; the first refusal stands.
     async fn send(&self, records: Vec<PushMsg>) -> Result<usize, PushError> {
         let traceparent = runtime::trace::current();
-        let records: Vec<NewRecord> = records
+        // All of them before the first is sent: a push that is too large leaves nothing behind.
+        let records = records
             .iter()
-            .map(|record| NewRecord {
-                key: Bytes::from(record_key(record).into_owned()),
-                value: record.encode_to_vec().into(),
-                traceparent: traceparent.clone(),
+            .map(|record| {
+                let key = Bytes::from(record_key(record).into_owned());
+                NewRecord::new(key, record.encode_to_vec().into(), traceparent.clone())
             })
-            .collect();
-        if records.iter().any(|record| record.key.len() + record.value.len() + OVERHEAD > MAX_RECORD) {
-            return Err(QueueError::TooLarge.into());
-        }
+            .collect::<Result<Vec<_>, _>>()?;
         let count = records.len();
         let answers = futures::future::join_all(records.into_iter().map(|record| self.queue.send(record))).await;
         answers.into_iter().collect::<Result<Vec<_>, _>>()?;

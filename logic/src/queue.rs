@@ -10,17 +10,14 @@ pub mod memory;
 pub mod suite;
 
 /// What sarama adds to key and value when it measures a record against its limit; goim's backends know the sum.
-const OVERHEAD: usize = 26;
+pub(crate) const OVERHEAD: usize = 26;
 
-/// One record to be kept.
+/// One record to be kept, no larger than any queue takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {
-    /// What it is partitioned by ([`proto::push::record_key`]).
-    pub key: Bytes,
-    /// An encoded `PushMsg`.
-    pub value: Bytes,
-    /// W3C trace context, for a traced push.
-    pub traceparent: Option<String>,
+    key: Bytes,
+    value: Bytes,
+    traceparent: Option<String>,
 }
 
 /// Why a record was not acknowledged.
@@ -35,17 +32,35 @@ pub enum QueueError {
 }
 
 impl NewRecord {
-    /// Refuses what is larger than goim's producer takes, whatever the queue behind would say.
-    fn check(&self) -> Result<(), QueueError> {
-        let size = self.key.len() + self.value.len() + OVERHEAD;
-        if size > MAX_RECORD { Err(QueueError::TooLarge) } else { Ok(()) }
+    /// A record of `value`, an encoded `PushMsg`, partitioned by `key` ([`proto::push::record_key`]); `traceparent` is
+    /// the W3C trace context of a traced push. The one place where its size is looked at: whoever makes all records of
+    /// a push before sending any stores all of it or nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::TooLarge`] beyond what goim's producer takes, whatever the queue behind would say.
+    pub fn new(key: Bytes, value: Bytes, traceparent: Option<String>) -> Result<Self, QueueError> {
+        match key.len() + value.len() + OVERHEAD {
+            ..=MAX_RECORD => Ok(Self { key, value, traceparent }),
+            _ => Err(QueueError::TooLarge),
+        }
+    }
+
+    /// What it is partitioned by.
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// The encoded `PushMsg`.
+    pub fn value(&self) -> &Bytes {
+        &self.value
     }
 }
 
 /// The queue of push records. Kafka, or memory.
 #[async_trait]
 pub trait PushQueue: Send + Sync + 'static {
-    /// How many partitions there are, so that a push can be split by them.
+    /// How many partitions there are, so that a push can be split by them; 0 before the queue has said it. A push that
+    /// would have to be split has to wait for that: split by another number, its keys would not be in order.
     fn partitions(&self) -> u32;
     /// Keeps the record and returns its partition and offset.
     async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError>;

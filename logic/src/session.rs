@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -69,7 +70,7 @@ pub enum Policy {
 }
 
 /// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Auth {
     /// They are whoever their token says, as in goim.
     Trust,
@@ -86,6 +87,9 @@ pub struct Identity {
     pub room: RoomId,
     /// The operations it wants.
     pub accepts: Vec<i32>,
+    /// When its session was made, in Unix milliseconds. Later than every kick of the same key that was caused by a
+    /// session before this one, so that a kick that comes late is told from one for this connection.
+    pub connected_ms: u64,
 }
 
 /// Why a client is not let in.
@@ -108,7 +112,7 @@ pub enum Refused {
 /// The sessions of all clients. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    config: SessionConfig,
+    config: Arc<ArcSwap<SessionConfig>>,
     auth: Auth,
     store: Arc<dyn SessionStore>,
     queue: Arc<dyn PushQueue>,
@@ -154,12 +158,17 @@ impl Sessions {
         queue: Arc<dyn PushQueue>,
         metrics: SessionMetrics,
     ) -> Self {
-        Self { config, auth, store, queue, metrics }
+        Self { config: Arc::new(ArcSwap::from_pointee(config)), auth, store, queue, metrics }
+    }
+
+    /// From now on sessions are made so.
+    pub fn apply(&self, config: SessionConfig) {
+        self.config.store(Arc::new(config));
     }
 
     /// How long a session lives without being refreshed.
     pub fn ttl(&self) -> Duration {
-        self.config.expire
+        self.config.load().expire
     }
 
     /// Lets a client in, or not.
@@ -179,44 +188,52 @@ impl Sessions {
     }
 
     async fn admit(&self, server: ServerId, incarnation: u64, token: &[u8]) -> Result<Identity, Refused> {
-        let identity = match self.auth {
+        let mut identity = match self.auth {
             Auth::Trust => trusted(token)?,
         };
+        let asked_ms = now_ms();
         let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
         let Connected { replaced, mut others } = self.store.connect(&session, self.ttl()).await?;
-        let limit = self.config.limit;
+        let (limit, policy) = {
+            let config = self.config.load();
+            (config.limit, config.policy)
+        };
         if limit != 0 && others.len() >= limit {
-            match self.config.policy {
+            match policy {
                 Policy::Refuse => {
                     self.store.disconnect(&session).await?;
                     return Err(Refused::TooMany { limit });
                 }
                 Policy::EvictOldest => {
                     for (key, server) in others.drain(..=others.len() - limit) {
-                        self.evict(identity.mid, key, server).await?;
+                        self.evict(identity.mid, key, server, asked_ms).await?;
                     }
                 }
             }
         }
+        // A key that is taken over may be back where it was before, and its first move may be of this millisecond.
+        identity.connected_ms = now_ms() + u64::from(replaced.is_some());
         if let Some(old) = replaced {
-            self.kick("moved", old, session.key);
+            self.kick("moved", old, session.key, asked_ms);
         }
         Ok(identity)
     }
 
-    async fn evict(&self, mid: Mid, key: Key, server: ServerId) -> StoreResult<()> {
+    async fn evict(&self, mid: Mid, key: Key, server: ServerId, asked_ms: u64) -> StoreResult<()> {
         let session = Session { mid, key, server, incarnation: 0 };
         self.store.disconnect(&session).await?;
-        self.kick("limit", session.server, session.key);
+        self.kick("limit", session.server, session.key, asked_ms);
         Ok(())
     }
 
-    /// Tells a comet to close a connection. The client that caused it does not wait for the queue.
-    fn kick(&self, reason: &'static str, server: ServerId, key: Key) {
+    /// Tells a comet to close a connection that was there when the one that caused this asked to be let in. The client
+    /// that caused it does not wait for the queue.
+    fn kick(&self, reason: &'static str, server: ServerId, key: Key, asked_ms: u64) {
         let record = PushMsg {
             r#type: Type::Kick.into(),
             server: server.as_str().to_owned(),
             keys: vec![key.as_str().to_owned()],
+            created_ms: asked_ms,
             ..PushMsg::default()
         };
         let (queue, kicks) = (self.queue.clone(), self.metrics.kicks.clone());
@@ -262,7 +279,7 @@ impl Sessions {
     /// # Errors
     /// When the queue does not take it.
     pub async fn probe(&self, server: String, key: String) -> Result<(), QueueError> {
-        send(&*self.queue, PushMsg { server, keys: vec![key], ..PushMsg::default() }).await
+        send(&*self.queue, PushMsg { server, keys: vec![key], created_ms: now_ms(), ..PushMsg::default() }).await
     }
 }
 
@@ -270,14 +287,13 @@ impl Sessions {
 fn trusted(token: &[u8]) -> Result<Identity, TokenError> {
     let Token { mid, key, room_id, accepts, .. } = Token::parse(token)?;
     let key = if key.is_empty() { Uuid::new_v4().to_string() } else { key };
-    Ok(Identity { mid, key: key.into(), room: room_id.into(), accepts })
+    Ok(Identity { mid, key: key.into(), room: room_id.into(), accepts, connected_ms: 0 })
 }
 
 async fn send(queue: &dyn PushQueue, mut record: PushMsg) -> Result<(), QueueError> {
     record.id = Uuid::now_v7().as_bytes().to_vec().into();
-    record.created_ms = now_ms();
     let key = push::record_key(&record).into_owned().into();
-    queue.send(NewRecord { key, value: record.encode_to_vec().into(), traceparent: None }).await.map(drop)
+    queue.send(NewRecord::new(key, record.encode_to_vec().into(), None)?).await.map(drop)
 }
 
 fn place(error: &TokenError) -> String {

@@ -101,13 +101,25 @@ async fn a_comet_that_stays_connected_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_tokens_file_that_is_missing_shows_in_the_status_and_a_bad_one_ends_the_start() {
+async fn a_tokens_file_that_is_missing_shows_in_the_status_until_it_is_there_and_a_bad_one_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens.toml");
     let flags = format!("--push-tokens {} --drain-delay 0", path.display());
     let running = start(&flags).await;
-    assert!(ask(running.http, "POST", "/goim/push/all?operation=1").await.starts_with("HTTP/1.1 401"));
-    assert_eq!(running.process.status.report()["push-tokens"], "missing");
+    let push = "/goim/push/all?operation=1";
+    assert!(ask(running.http, "POST", push).await.starts_with("HTTP/1.1 401"), "who brings no token gets no hope");
+    let (token, lines) = tokens::make("backend");
+    let with_token = format!("{push} HTTP/1.1\r\nAuthorization: Bearer {token}\r\nX: ");
+    let answer = ask(running.http, "POST", &with_token).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After"), "{answer}");
+    assert_eq!(running.process.status.report()["pushTokens"], "missing");
+    std::fs::write(&path, lines).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !ask(running.http, "POST", &with_token).await.starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "the file is never read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(running.process.status.report()["pushTokens"], "present");
     running.process.shutdown.begin();
     running.task.await.unwrap().unwrap();
 
@@ -124,5 +136,5 @@ async fn an_address_that_is_taken_is_named() {
     let fixed = "logic --auth trust --http-addr 127.0.0.1:0";
     let config = Program::parse_from(fixed.split(' ').chain(flags.split(' '))).config;
     let error = Listeners::bind(&config).await.unwrap_err().to_string();
-    assert!(error.starts_with("--rpc-addr is `127.0.0.1:"), "{error}");
+    assert!(error.starts_with("--rpc-addr is `127.0.0.1:") && error.contains("`: address in use: "), "{error}");
 }

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -38,6 +39,8 @@ struct Shared {
     path: PathBuf,
     entries: ArcSwap<Vec<Arc<Entry>>>,
     seen: Mutex<Option<Stamp>>,
+    /// Whether a file was put to use.
+    used: AtomicBool,
 }
 
 /// What changes when a file does, a swapped symbolic link included.
@@ -65,6 +68,8 @@ struct Rate {
 pub enum Denied {
     /// No token, or none of ours.
     Unknown,
+    /// A token, and no file yet to find it in.
+    Missing,
     /// This token (by name) is not for this route.
     Route(String),
     /// This token's rate is used up; seconds until there is room.
@@ -96,12 +101,13 @@ struct Line {
 }
 
 impl Tokens {
-    /// Reads the file. One that is not there holds no tokens, so every push is refused until it is.
+    /// Reads the file. Until it is there no push is let in: who brings a token is told to try again.
     ///
     /// # Errors
     /// When it is there and cannot be used.
     pub fn open(path: &Path) -> Result<Self, TokensError> {
-        let shared = Shared { path: path.to_owned(), entries: ArcSwap::default(), seen: Mutex::new(None) };
+        let shared =
+            Shared { path: path.to_owned(), entries: ArcSwap::default(), seen: Mutex::new(None), used: false.into() };
         let tokens = Self { shared: Arc::new(shared) };
         if tokens.stamp().is_none() {
             tracing::warn!(file = %path.display(), "push tokens file is missing, every push is refused until it is there");
@@ -128,9 +134,13 @@ impl Tokens {
         self.shared.entries.load().len()
     }
 
-    /// `missing`, or how many there are, for `/status`.
-    pub fn status(&self) -> String {
-        if self.count() == 0 && self.stamp().is_none() { "missing".to_owned() } else { self.count().to_string() }
+    /// Whether a file was put to use: `present` or `missing`, for `/status`.
+    pub fn status(&self) -> &'static str {
+        if self.is_missing() { "missing" } else { "present" }
+    }
+
+    fn is_missing(&self) -> bool {
+        !self.shared.used.load(Ordering::Relaxed)
     }
 
     /// Lets a push in by its `Authorization` header, and takes it off the token's rate.
@@ -148,7 +158,7 @@ impl Tokens {
                 found = Some(entry);
             }
         }
-        let entry = found.ok_or(Denied::Unknown)?;
+        let entry = found.ok_or_else(|| if self.is_missing() { Denied::Missing } else { Denied::Unknown })?;
         if entry.routes.as_ref().is_some_and(|routes| !routes.contains(route.name())) {
             return Err(Denied::Route(entry.name.clone()));
         }
@@ -167,6 +177,7 @@ impl Tokens {
         let text = std::fs::read_to_string(&self.shared.path).map_err(|error| failed(error.to_string()))?;
         let entries = parse(&text, &self.shared.entries.load()).map_err(failed)?;
         self.shared.entries.store(Arc::new(entries));
+        self.shared.used.store(true, Ordering::Relaxed);
         Ok(true)
     }
 

@@ -1,4 +1,5 @@
-//! The comets alive right now, as a watch: a fixed list, headless-service DNS, or EndpointSlices.
+//! The servers of a kind alive right now, as a watch: a fixed list, headless-service DNS, or EndpointSlices. Comets
+//! where not said otherwise.
 
 mod dns;
 mod slices;
@@ -28,12 +29,23 @@ pub struct Peer {
     pub terminating: bool,
     /// Its zone, when known.
     pub zone: Option<String>,
+    /// The pod it runs in, when the source knows pods.
+    pub pod: Option<Pod>,
+}
+
+/// A pod as Kubernetes names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name, which a later pod may have again.
+    pub name: String,
+    /// Its UID, which no other pod ever has.
+    pub uid: String,
 }
 
 impl Peer {
     /// A comet of which only the address is known: taken to be ready.
     pub fn at(address: impl Into<String>) -> Self {
-        Self { address: address.into(), id: None, ready: true, terminating: false, zone: None }
+        Self { address: address.into(), id: None, ready: true, terminating: false, zone: None, pod: None }
     }
 }
 
@@ -145,6 +157,13 @@ impl Followed {
         }
     }
 
+    /// Waits for the first list, or for the first failure to get one. Cancel safe.
+    pub async fn answered(&self) {
+        let mut state = self.state.clone();
+        // An error says that the source is given up: there is nothing to wait for.
+        let _given_up = state.wait_for(|state| state.known || state.trouble.is_some()).await.is_err();
+    }
+
     /// Whether there was a first list.
     pub fn is_known(&self) -> bool {
         self.state.borrow().known
@@ -201,7 +220,7 @@ impl Board {
         self.peers.send_if_modified(|peers| {
             let is_new = **peers != *list;
             if is_new {
-                tracing::info!(count = list.len(), "comets listed");
+                tracing::info!(count = list.len(), "servers listed");
                 *peers = list.into();
             }
             is_new
@@ -209,7 +228,7 @@ impl Board {
         self.state.send_modify(|state| {
             state.known = true;
             if state.trouble.take().is_some() {
-                tracing::info!("list of comets is current again");
+                tracing::info!("list of servers is current again");
             }
         });
     }
@@ -219,7 +238,7 @@ impl Board {
         self.state.send_modify(|state| match &mut state.trouble {
             Some(trouble) => trouble.why = why.into(),
             None => {
-                tracing::warn!(why, "list of comets cannot be refreshed, the last one stays");
+                tracing::warn!(why, "list of servers cannot be refreshed, the last one stays");
                 state.trouble = Some(Trouble { since: Instant::now(), why: why.into() });
             }
         });

@@ -5,7 +5,7 @@
 //! | `/live` | 200 | `ok`: the runtime turns |
 //! | `/ready` | 200 or 503 | a line per dependency ([`crate::Readiness::report`]) |
 //! | `/metrics` | 200 | OpenMetrics text |
-//! | `/status` | 200 | JSON: version, uptime, readiness, dependencies, and every service's part |
+//! | `/status` | 200 | JSON: version, uptime, readiness, dependencies, and what each service adds ([`Status`]) |
 
 mod collect;
 
@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -56,22 +55,23 @@ impl Status {
         self.parts.lock().push((name, Box::new(report)));
     }
 
-    /// Every part's answer.
+    /// Every part's answer, without those that have nothing to say (`null`).
     pub fn report(&self) -> serde_json::Value {
-        self.parts.lock().iter().map(|(name, report)| ((*name).to_owned(), report())).collect()
+        let parts = self.parts.lock();
+        let answers = parts.iter().map(|(name, report)| ((*name).to_owned(), report()));
+        answers.filter(|(_, answer)| !answer.is_null()).collect::<serde_json::Map<_, _>>().into()
     }
 }
 
 /// Binds the port and serves it until the process ends. Returns the address it got.
 ///
 /// # Errors
-/// When the port cannot be bound.
+/// [`crate::CannotListen`] when the port cannot be bound.
 pub(crate) async fn serve(address: SocketAddr, process: Arc<Process>) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--admin is `{address}`: expected an address that can be bound"))?;
+    let cannot = |error| crate::CannotListen::new("admin", address, error);
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr()?;
-    process.metrics.collect(collect::Ours::new(process.readiness.clone()));
+    process.metrics.collect(collect::Ours::new(process.readiness.clone(), process.live.clone()));
     process.metrics.collect_unprefixed(collect::Proc);
     tokio::spawn(accept(listener, router(process), PATIENCE));
     Ok(bound)
@@ -131,16 +131,12 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
 
 async fn status(State(shared): State<Shared>) -> impl IntoResponse {
     let process = &shared.process;
-    let dependencies: serde_json::Map<_, _> =
-        collect::dependencies(&process.readiness).into_iter().map(|(name, up)| (name.to_owned(), up.into())).collect();
-    Json(serde_json::json!({
-        "version": crate::VERSION,
-        "uptimeSeconds": shared.started.elapsed().as_secs(),
-        "ready": process.readiness.is_ready(),
-        "reason": process.readiness.report(),
-        "dependencies": dependencies,
-        "parts": process.status.report(),
-    }))
+    let mut status = process.status.report();
+    status["version"] = crate::VERSION.into();
+    status["uptimeSeconds"] = shared.started.elapsed().as_secs().into();
+    status["ready"] = process.readiness.is_ready().into();
+    status["dependencies"] = serde_json::json!(process.readiness.dependencies());
+    Json(status)
 }
 
 #[cfg(test)]

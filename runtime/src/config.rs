@@ -21,6 +21,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 pub use argv::normalise;
 pub use secret::SecretFile;
 
+use crate::settings;
+
 /// What every process has, whatever it serves.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProcessConfig {
@@ -30,6 +32,15 @@ pub struct ProcessConfig {
     /// Where GET /live, /ready, /metrics and /status are served.
     #[arg(long, value_name = "HOST:PORT", env = "IMCLUSTER_ADMIN", default_value = "0.0.0.0:3131")]
     pub admin: SocketAddr,
+    /// A TOML file of settings that may change while the process runs: read at the start and again on SIGHUP, in a pod
+    /// also whenever it changes. It wins over `--config`; a bad one changes nothing. It need not be there.
+    #[arg(long, value_name = "FILE", env = "IMCLUSTER_LIVE", default_value = LIVE)]
+    pub live: PathBuf,
+    /// Where the pod's annotations are (downward API); outside Kubernetes there is no such file.
+    #[arg(long, value_name = "FILE", env = "IMCLUSTER_ANNOTATIONS", default_value = ANNOTATIONS)]
+    pub annotations: PathBuf,
+    #[arg(skip)]
+    pub(crate) origin: Origin,
     /// What to log: a level, or directives such as `info,comet=debug`.
     #[arg(long, value_name = "FILTER", env = "IMCLUSTER_LOG", default_value = "info", value_parser = crate::telemetry::check_filter)]
     pub log: String,
@@ -44,6 +55,11 @@ pub struct ProcessConfig {
     pub trace_ratio: f64,
 }
 
+/// [`crate::pod::LIVE_FILE`] where pods have it.
+const LIVE: &str = "/etc/imcluster/live/live.toml";
+/// [`crate::pod::ANNOTATIONS_FILE`] where pods have it.
+const ANNOTATIONS: &str = "/etc/imcluster/pod/annotations";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -51,6 +67,13 @@ pub enum LogFormat {
     Plain,
     /// For collectors.
     Json,
+}
+
+/// How the process was started, to read its settings once more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    command: &'static str,
+    argv: Vec<OsString>,
 }
 
 /// What a key of goim's files means here.
@@ -71,6 +94,13 @@ pub trait FileKeys: clap::Args {
     /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];
 
+    /// Arguments of [`ProcessConfig`] that have another default here: the argument's id and that default.
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[];
+    /// The arguments that may change while the process runs, by their names in camelCase ([`names`]).
+    fn live() -> Vec<String> {
+        names::<settings::Live>()
+    }
+
     /// Checks what no single setting can say, and the files that settings name, before the process starts.
     ///
     /// # Errors
@@ -78,6 +108,13 @@ pub trait FileKeys: clap::Args {
     fn check(&self) -> Result<(), ConfigError> {
         Ok(())
     }
+}
+
+/// The names of the settings in a type of [`settings`].
+pub fn names<T: schemars::JsonSchema>() -> Vec<String> {
+    let schema = schemars::schema_for!(T);
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
 }
 
 /// Why the process does not start. The text is one line naming key, value and what was expected.
@@ -174,13 +211,36 @@ pub fn load<C: FileKeys>(
     argv: impl IntoIterator<Item = OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Loaded<C>, ConfigError> {
-    let (typed, notices) = normalise(argv);
+    let origin = Origin { command, argv: argv.into_iter().collect() };
+    read(about, &origin, None, env)
+}
+
+/// Reads the settings once more, with those of a live file in the place they have beside the others.
+///
+/// # Errors
+/// One line naming key, value and what was expected.
+pub(crate) fn reload<C: FileKeys>(origin: &Origin, path: &Path, live: &str) -> Result<Loaded<C>, ConfigError> {
+    read("", origin, Some((path, live)), &|name| std::env::var_os(name))
+}
+
+fn read<C: FileKeys>(
+    about: &'static str,
+    origin: &Origin,
+    live: Option<(&Path, &str)>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Loaded<C>, ConfigError> {
+    let command = origin.command;
+    let (typed, notices) = normalise(origin.argv.iter().cloned());
     let command = Cli::<C>::command()
         .name(command)
         .bin_name(format!("imcluster {command}"))
         .about(about)
         .long_about(None)
         .version(crate::VERSION);
+    let command = C::DEFAULTS.iter().fold(command, |command, (id, value)| {
+        debug_assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id} is an argument");
+        command.mut_arg(id, |arg| arg.default_value(value))
+    });
     debug_assert!(
         C::KEYS.iter().all(|(key, meaning)| match meaning {
             FileKey::Arg(id) => command.get_arguments().any(|arg| arg.get_id() == id) && *key == key.to_lowercase(),
@@ -188,13 +248,18 @@ pub fn load<C: FileKeys>(
         }),
         "every file key is in lower case and names an argument"
     );
+    let live = match live {
+        Some((path, text)) => file::live(path, text, &command, &C::live())?,
+        None => BTreeMap::new(),
+    };
     let mut reading = Reading { command, keys: C::KEYS, env, places: BTreeMap::new(), notices };
-    let args = reading.complete(&typed)?;
+    let args = reading.complete(&typed, live)?;
     let parsed = flexible(reading.command.clone())
         .try_get_matches_from(args)
         .and_then(|mut matches| Cli::<C>::from_arg_matches_mut(&mut matches));
     match parsed {
-        Ok(Cli { process, service }) => {
+        Ok(Cli { mut process, service }) => {
+            process.origin = origin.clone();
             service.check()?;
             Ok(Loaded { process, service, notices: reading.notices })
         }
@@ -203,8 +268,12 @@ pub fn load<C: FileKeys>(
 }
 
 impl Reading<'_> {
-    /// What environment and file set, as flags, and then what was typed.
-    fn complete(&mut self, typed: &[OsString]) -> Result<Vec<OsString>, ConfigError> {
+    /// What environment and files set, as flags, and then what was typed.
+    fn complete(
+        &mut self,
+        typed: &[OsString],
+        live: BTreeMap<String, file::Setting>,
+    ) -> Result<Vec<OsString>, ConfigError> {
         let with_name = |rest: &[OsString]| [&["imcluster".into()], rest].concat();
         let given = flexible(self.command.clone())
             .mut_args(|arg| arg.required(false))
@@ -221,6 +290,7 @@ impl Reading<'_> {
             Some(path) => file::read(path, &self.command, self.keys, &mut self.notices)?,
             None => BTreeMap::new(),
         };
+        from_file.extend(live);
         let mut args: Vec<OsString> = vec!["imcluster".into()];
         let arguments: Vec<Arg> = self.command.get_arguments().cloned().collect();
         for (arg, long) in arguments.iter().filter_map(|arg| Some((arg, arg.get_long()?))) {
@@ -233,8 +303,8 @@ impl Reading<'_> {
                 (false, Some((name, _))) => Some((*name).to_owned()),
                 (false, None) => None,
             };
-            if let (Some(winner), Some(setting), Some(path)) = (&winner, &setting, &path) {
-                let (path, key) = (path.display(), &setting.key);
+            if let (Some(winner), Some(setting)) = (&winner, &setting) {
+                let (path, key) = (setting.path.display(), &setting.key);
                 self.notices.push(Notice::Warn(format!("{winner} and {path}: {key} both set --{long}; {winner} wins")));
             }
             match (is_typed(id), value, setting) {
@@ -245,8 +315,7 @@ impl Reading<'_> {
                 }
                 (false, None, Some(setting)) => {
                     args.extend(setting.values.iter().map(|value| flag(long, value.as_ref())));
-                    let path = path.clone().unwrap_or_default();
-                    self.places.insert(id.to_owned(), Place::File { path, key: setting.key });
+                    self.places.insert(id.to_owned(), Place::File { path: setting.path, key: setting.key });
                 }
                 (false, None, None) => {}
             }

@@ -5,17 +5,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
+pub mod annotations;
 pub mod config;
 pub mod duration;
+pub mod listen;
+pub mod live;
 pub mod metrics;
+pub mod pod;
+pub mod proxies;
 pub mod readiness;
+pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
+pub mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use listen::CannotListen;
 pub use metrics::Metrics;
 pub use readiness::{Condition, Readiness};
 pub use shutdown::Shutdown;
@@ -32,8 +40,12 @@ pub struct Process {
     pub readiness: Readiness,
     /// Where metrics are registered.
     pub metrics: Metrics,
-    /// Lines for `GET /status`.
+    /// What `GET /status` shows.
     pub status: admin::Status,
+    /// What the pod is told through its annotations; none outside Kubernetes.
+    pub annotations: annotations::Annotations,
+    /// The settings that can change while the process runs.
+    pub live: live::Live,
     /// Where the admin port is served, when it is.
     pub admin: Option<SocketAddr>,
     /// Where traces go.
@@ -48,23 +60,30 @@ impl Process {
             readiness: Readiness::default(),
             metrics: Metrics::default(),
             status: admin::Status::default(),
+            annotations: annotations::none(),
+            live: live::Live::default(),
             admin: None,
             telemetry: telemetry::Telemetry::default(),
         }
     }
 
-    /// The same process with a shutdown of its own: standalone stops its services one after the other.
+    /// The same process with a shutdown of its own: standalone stops its services one after the other. One file of live
+    /// settings cannot be for several services, so it has none.
     pub fn service(&self) -> Self {
-        Self { shutdown: Shutdown::new(), ..self.clone() }
+        Self { shutdown: Shutdown::new(), live: live::Live::default(), ..self.clone() }
     }
 
     /// Installs telemetry, listens for signals and serves the admin port.
     ///
     /// # Errors
-    /// When the admin port cannot be bound or the exporter cannot be built.
+    /// [`CannotListen`] when the admin port cannot be bound; when the exporter cannot be built.
     pub async fn start(config: &config::ProcessConfig) -> anyhow::Result<Self> {
-        let mut process = Self { telemetry: telemetry::install(config)?, ..Self::quiet() };
-        shutdown::on_signals(process.shutdown.clone())?;
+        let telemetry = telemetry::install(config)?;
+        let annotations = annotations::follow(&config.annotations);
+        let live = live::Live::new(config, annotations.clone(), telemetry.clone());
+        let mut process = Self { telemetry, annotations, live, ..Self::quiet() };
+        shutdown::on_signals(process.shutdown.clone(), process.live.clone())?;
+        process.live.describe(&process.status);
         let address = admin::serve(config.admin, Arc::new(process.clone())).await?;
         process.admin = Some(address);
         tracing::info!(%address, "admin port is served");

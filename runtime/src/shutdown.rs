@@ -5,6 +5,8 @@ use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::live::Live;
+
 /// Told to stop, or not yet. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
@@ -34,11 +36,11 @@ impl Shutdown {
 }
 
 /// The first SIGTERM, SIGINT or SIGQUIT begins the shutdown, the second ends the process at once with code 130.
-/// SIGHUP is goim's no-op and ours.
+/// SIGHUP has the live settings read again; goim takes it and does nothing.
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub(crate) fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
+pub(crate) fn on_signals(shutdown: Shutdown, live: Live) -> std::io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
@@ -49,7 +51,10 @@ pub(crate) fn on_signals(shutdown: Shutdown) -> std::io::Result<()> {
                 _ = term.recv() => "SIGTERM",
                 _ = int.recv() => "SIGINT",
                 _ = quit.recv() => "SIGQUIT",
-                _ = hup.recv() => continue,
+                _ = hup.recv() => {
+                    live.reload();
+                    continue;
+                }
             };
             if shutdown.has_begun() {
                 tracing::warn!(signal = name, "second signal, ending at once");

@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Subscriber;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogFormat, ProcessConfig};
 use crate::trace;
@@ -19,13 +19,23 @@ use crate::trace;
 /// How long the last spans may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// The way to the collector, if there is one. Cheap to clone.
+/// The way to the collector, if there is one, and what is logged. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+    filter: Option<reload::Handle<EnvFilter, Registry>>,
 }
 
 impl Telemetry {
+    /// Logs by this filter from now on.
+    ///
+    /// # Errors
+    /// When it is none, in words.
+    pub fn log(&self, directives: &str) -> Result<(), String> {
+        let filter = filter(directives).map_err(|error| error.to_string())?;
+        self.filter.as_ref().map_or(Ok(()), |handle| handle.reload(filter).map_err(|error| error.to_string()))
+    }
+
     /// Sends the spans that are still here and closes the exporter; waits at most five seconds for the collector.
     pub async fn flush(&self) {
         let Some(provider) = self.provider.clone() else {
@@ -56,7 +66,7 @@ pub(crate) fn install(config: &ProcessConfig) -> anyhow::Result<Telemetry> {
 
 /// The subscriber that `config` describes. Inside a tokio runtime, which the exporter's channel lives on.
 pub(crate) fn subscriber(config: &ProcessConfig) -> anyhow::Result<(impl Subscriber + Send + Sync + use<>, Telemetry)> {
-    let filter = EnvFilter::try_new(&config.log)?.add_directive(format!("{}=off", trace::TARGET).parse()?);
+    let (filter, handle) = reload::Layer::new(filter(&config.log)?);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
         LogFormat::Plain => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
@@ -73,7 +83,13 @@ pub(crate) fn subscriber(config: &ProcessConfig) -> anyhow::Result<(impl Subscri
             .with_tracked_inactivity(false)
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == trace::TARGET))
     });
-    Ok((tracing_subscriber::registry().with(lines).with(spans), Telemetry { provider }))
+    let telemetry = Telemetry { provider, filter: Some(handle) };
+    Ok((tracing_subscriber::registry().with(lines).with(spans), telemetry))
+}
+
+/// What goes to the log: everything but the spans of traces.
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(directives)?.add_directive(format!("{}=off", trace::TARGET).parse()?))
 }
 
 /// Sends in batches. Whether a push is traced was decided before its span was made, so nothing is left out here.

@@ -13,6 +13,10 @@ fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
 }
 
 pub(super) fn loopback() -> Config {
+    loopback_with(&[])
+}
+
+pub(super) fn loopback_with(flags: &[&str]) -> Config {
     let free = || vec!["127.0.0.1:0".parse().unwrap()];
     Config {
         tcp_bind: free(),
@@ -21,7 +25,7 @@ pub(super) fn loopback() -> Config {
         tcp_tls_bind: free(),
         grpc_bind: "127.0.0.1:0".parse().unwrap(),
         shards: NonZeroUsize::new(2),
-        ..parse(&[]).unwrap()
+        ..parse(flags).unwrap()
     }
 }
 
@@ -52,6 +56,7 @@ fn the_defaults_are_goims_ports_and_its_handshake_timeout() {
     assert_eq!(config.handshake_timeout, Duration::from_secs(5));
     assert_eq!(config.queue_bytes, 256 * 1024);
     assert_eq!(config.queue_bytes_total, 512 * 1024 * 1024);
+    assert_eq!(config.drain_lease, runtime::pod::DRAIN_LEASE);
     assert!(!config.host.is_empty() && !config.tls_open && !config.offline);
     config.check().unwrap();
 }
@@ -75,6 +80,22 @@ fn sizes_have_units_and_bad_ones_are_named() {
     for text in ["", "1GB", "-1", "99999999999999999999", "18446744073709551615KiB"] {
         assert!(size(text).unwrap_err().contains("expected a size such as"), "{text}");
     }
+}
+
+#[test]
+fn in_a_pod_the_id_is_its_name_and_the_start_of_its_uid_and_browsers_get_the_name() {
+    let pod = |name: &str| match name {
+        POD_NAME => Some("prod-comet-0".to_owned()),
+        POD_UID => Some("1f0c2d3e-0000-0000-0000-000000000000".to_owned()),
+        _ => None,
+    };
+    let host = identity(&pod).unwrap();
+    assert_eq!(host, "prod-comet-0.1f0c2d3e");
+    assert_eq!(identity(&|name| pod(name).filter(|_| name != POD_UID)), None, "both are needed");
+    let config = Config { host, pod_name: pod(POD_NAME), ..parse(&[]).unwrap() };
+    assert_eq!(config.public_host(), "prod-comet-0");
+    let told = Config { pod_name: pod(POD_NAME), ..parse(&["--host", "h1"]).unwrap() };
+    assert_eq!(told.public_host(), "h1");
 }
 
 #[test]
@@ -230,4 +251,24 @@ fn unset_the_weight_is_10_and_rooms_are_reported_every_3_seconds() {
     let config = parse(&[]).unwrap();
     assert_eq!((config.weight, config.online_interval), (10, Duration::from_secs(3)));
     assert_eq!((config.frames_per_second, config.bytes_per_second), (100, 256 * 1024));
+}
+
+#[derive(Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::comet::Fixed>(), names::<settings::comet::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
 }

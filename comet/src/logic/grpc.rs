@@ -8,16 +8,18 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use proto::log::now_ms;
 use proto::logic::logic_client;
 use proto::logic::{CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReq, ReceiveReq};
+use proto::peers::{self, Followed, Peer, Source};
 use proto::sessions::{SendReq, probe_client};
 use proto::{Key, Mid, Packet, RoomId, ServerId, grpc, protocol};
 use tonic::codec::CompressionEncoding;
@@ -30,8 +32,6 @@ use super::{Identity, Logic, LogicError};
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long every other call may take.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How often a `dns:` name is asked for again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The logic servers behind a list of addresses. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,11 +44,13 @@ pub struct LogicClient {
 /// Channels by address, used in turn.
 #[derive(Debug)]
 struct Pool {
-    /// Asked for again and again when set.
-    name: Option<String>,
-    channels: ArcSwap<Vec<(String, Channel)>>,
+    followed: Followed,
+    open: Mutex<Open>,
     turn: AtomicUsize,
 }
+
+/// A list, and the channels to its addresses in the same order.
+type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
 
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
@@ -57,20 +59,14 @@ impl LogicClient {
     /// # Errors
     /// When an address is not one; one line naming it.
     pub fn lazy(addresses: &str, server: ServerId, incarnation: u64) -> anyhow::Result<Self> {
-        let name = addresses.strip_prefix("dns:").map(str::to_owned);
-        let listed: Vec<_> = match &name {
-            Some(name) => {
-                let fits = name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                anyhow::ensure!(fits, "--logic {addresses}: expected dns:name:port");
-                Vec::new()
+        let source = source(addresses)?;
+        if let Source::Fixed(peers) = &source {
+            for peer in peers {
+                open(&peer.address)?;
             }
-            None => addresses.split(',').map(|address| address.trim().to_owned()).collect(),
-        };
-        let channels = listed.into_iter().map(open).collect::<Result<_, _>>()?;
-        let pool = Arc::new(Pool { name, channels: ArcSwap::from_pointee(channels), turn: AtomicUsize::new(0) });
-        if pool.name.is_some() {
-            tokio::spawn(follow(Arc::downgrade(&pool)));
         }
+        let (followed, open) = (peers::watch(source), Mutex::new((Arc::from([]), Vec::new())));
+        let pool = Arc::new(Pool { followed, open, turn: AtomicUsize::new(0) });
         Ok(Self { server: server.as_str().into(), incarnation, pool })
     }
 
@@ -103,62 +99,46 @@ impl LogicClient {
     }
 }
 
-fn open(address: String) -> anyhow::Result<(String, Channel)> {
-    let expected = || format!("--logic {address}: expected host:port");
-    anyhow::ensure!(
-        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
-        expected()
-    );
+/// What `--logic` names. Unlike comets, a logic has no port that could be left out.
+fn source(addresses: &str) -> anyhow::Result<Source> {
+    let has_port = |address: &str| {
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    match addresses.strip_prefix("dns:") {
+        Some(name) => anyhow::ensure!(has_port(name), "--logic {addresses}: expected dns:name:port"),
+        None => {
+            let wrong = addresses.split(',').map(str::trim).find(|address| !has_port(address));
+            anyhow::ensure!(wrong.is_none(), "--logic {}: expected host:port", wrong.unwrap_or_default());
+        }
+    }
+    addresses.parse().with_context(|| format!("--logic {addresses}"))
+}
+
+fn open(address: &str) -> anyhow::Result<Channel> {
     // Its own limit is the longest of all; each call has a shorter one around it.
-    let channel = grpc::channel(&address, CONNECT).with_context(expected)?;
-    Ok((address, channel))
+    grpc::channel(address, CONNECT).with_context(|| format!("--logic {address}: expected host:port"))
 }
 
 impl Pool {
     async fn next(&self) -> Result<Channel, Status> {
-        if self.channels.load().is_empty() {
-            self.resolve().await?;
+        self.followed.answered().await;
+        let listed = self.followed.peers.borrow().clone();
+        let mut open = self.open.lock();
+        if !Arc::ptr_eq(&open.0, &listed) {
+            // Those known keep their channels.
+            let channel = |peer: &Peer| {
+                let kept = open.1.iter().find(|(known, _)| *known == peer.address).map(|(_, channel)| channel.clone());
+                Ok((peer.address.clone(), kept.map_or_else(|| self::open(&peer.address), Ok)?))
+            };
+            let channels = listed.iter().map(channel).collect::<anyhow::Result<_>>();
+            let channels = channels.map_err(|error| Status::unavailable(format!("{error:#}")))?;
+            *open = (listed, channels);
         }
-        let channels = self.channels.load();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        match channels.get(turn % channels.len().max(1)) {
+        match open.1.get(turn % open.1.len().max(1)) {
             Some((_, channel)) => Ok(channel.clone()),
-            None => Err(Status::unavailable("the name of logic has no addresses")),
+            None => Err(Status::unavailable(self.followed.trouble().as_deref().unwrap_or("logic has no addresses"))),
         }
-    }
-
-    /// Asks for the name's addresses. Those known keep their channels; when there is no answer all of them stay.
-    async fn resolve(&self) -> Result<(), Status> {
-        let Some(name) = &self.name else { return Ok(()) };
-        let unknown =
-            |error: &dyn std::fmt::Display| Status::unavailable(format!("{name} cannot be resolved: {error}"));
-        let found = tokio::net::lookup_host(name.as_str()).await.map_err(|error| unknown(&error))?;
-        let mut addresses: Vec<_> = found.map(|address| address.to_string()).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let known = self.channels.load();
-        if addresses.is_empty() || addresses.iter().eq(known.iter().map(|(address, _)| address)) {
-            return Ok(());
-        }
-        let channels = addresses.into_iter().map(|address| {
-            let kept = known.iter().find(|(known, _)| *known == address).cloned();
-            kept.map_or_else(|| open(address), Ok)
-        });
-        let channels = channels.collect::<Result<Vec<_>, _>>().map_err(|error| unknown(&error))?;
-        tracing::info!(count = channels.len(), "addresses of logic changed");
-        self.channels.store(Arc::new(channels));
-        Ok(())
-    }
-}
-
-/// Follows a name until its client is gone.
-async fn follow(pool: Weak<Pool>) {
-    while let Some(pool) = pool.upgrade() {
-        if let Err(status) = pool.resolve().await {
-            tracing::debug!(error = status.message(), "keeping the addresses of logic that are known");
-        }
-        drop(pool);
-        tokio::time::sleep(RESOLVE_EVERY).await;
     }
 }
 
@@ -211,6 +191,7 @@ impl TryFrom<ConnectReply> for Identity {
             heartbeat: Duration::from_nanos(heartbeat),
             session_ttl: Some(Duration::from_millis(reply.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
             rooms_allowed: reply.rooms_allowed,
+            connected_ms: if reply.connected_ms == 0 { now_ms() } else { reply.connected_ms },
         })
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use proto::log::now_ms;
 use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet, RoomId};
 use serde::Deserialize;
@@ -30,6 +31,7 @@ struct State {
     said: Vec<Said>,
     online: HashMap<String, i32>,
     down: bool,
+    cannot_probe: bool,
     made: u64,
 }
 
@@ -68,6 +70,11 @@ impl MemoryLogic {
     /// From now on it does not answer, or answers again.
     pub fn set_down(&self, down: bool) {
         self.state.lock().down = down;
+    }
+
+    /// Whether it knows probes; goim's does not.
+    pub fn set_probes(&self, known: bool) {
+        self.state.lock().cannot_probe = !known;
     }
 
     /// How many it says are online in rooms that other comets hold.
@@ -116,6 +123,7 @@ impl Logic for MemoryLogic {
             heartbeat: self.heartbeat,
             session_ttl: Some(Duration::from_millis(token.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
             rooms_allowed: token.rooms_allowed,
+            connected_ms: now_ms(),
         })
     }
 
@@ -146,6 +154,7 @@ impl Logic for MemoryLogic {
     }
 
     async fn probe(&self, key: &str) -> Result<(), LogicError> {
-        self.note(Said::Probe { key: key.to_owned() }).map(drop)
+        let state = self.note(Said::Probe { key: key.to_owned() })?;
+        if state.cannot_probe { Err(LogicError::Refused("unknown service".into())) } else { Ok(()) }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use proto::log::now_ms;
 use proto::logic::logic_server::{self, LogicServer};
 use proto::logic::*;
 use proto::sessions::probe_server::{self, ProbeServer};
@@ -23,7 +24,9 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let token = Bytes::from_static(
         br#"{"mid":7,"key":"k1","room_id":"live://1","accepts":[1000,-1],"rooms_allowed":["live://1"],"session_ttl_ms":9}"#,
     );
+    let before = now_ms();
     let identity = logic.connect("sid=1", token.clone(), ADDRESS).await.unwrap();
+    assert!((before..=now_ms()).contains(&identity.connected_ms));
     let key = Key::from("k1");
     assert_eq!(
         identity,
@@ -35,6 +38,7 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
             heartbeat: Duration::from_secs(480),
             session_ttl: Some(Duration::from_millis(9)),
             rooms_allowed: vec!["live://1".into()],
+            connected_ms: identity.connected_ms,
         }
     );
     let anonymous = logic.connect("", Bytes::from_static(b"{}"), ADDRESS).await.unwrap();
@@ -132,6 +136,7 @@ impl logic_server::Logic for Served {
             rooms_allowed: identity.rooms_allowed,
             expires_ms: 0,
             session_ttl_ms: identity.session_ttl.map_or(0, |ttl| ttl.as_millis() as u64),
+            connected_ms: identity.connected_ms,
         }))
     }
 

@@ -16,10 +16,10 @@
 
 use std::net::IpAddr;
 
+use runtime::proxies::TrustedProxies;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::close::Close;
-use crate::transport::proxy::TrustedProxies;
 
 /// The longest request, in bytes: cookies are the long part, and proxies in front allow no more.
 const MAX_REQUEST: usize = 16 * 1024;

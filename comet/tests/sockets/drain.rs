@@ -1,8 +1,45 @@
 //! The end of a comet that was told to stop.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use comet::logic::memory::MemoryLogic;
+use runtime::Process;
+use runtime::pod::DRAIN_ANNOTATION;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
 use crate::support::*;
+
+/// Who may write the annotations of a comet's pod.
+#[derive(Clone)]
+struct Operator(watch::Sender<Arc<BTreeMap<String, String>>>);
+
+impl Operator {
+    /// A process in a pod, and who may write its annotations.
+    fn of_a_pod() -> (Self, Process) {
+        let (sender, annotations) = watch::channel(Arc::default());
+        (Self(sender), Process { annotations, ..Process::quiet() })
+    }
+
+    fn write(&self, number: Option<u32>) {
+        let pair = number.map(|number| (DRAIN_ANNOTATION.to_owned(), number.to_string()));
+        self.0.send_replace(Arc::new(pair.into_iter().collect()));
+    }
+
+    /// Keeps a lease up until aborted.
+    fn hold(&self) -> JoinHandle<()> {
+        let this = self.clone();
+        tokio::spawn(async move {
+            for number in 1.. {
+                this.write(Some(number));
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_it_closes_clients_at_the_rate_while_pushes_still_arrive() {
@@ -98,5 +135,112 @@ async fn what_was_pushed_before_the_close_is_still_delivered_and_who_left_holds_
     assert_eq!(reading.pushed().await, [(1000, body)]);
     assert_eq!(reading.pushed().await, [(1000, "last".into())]);
     reading.closes_with(1012).await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_by_a_lease_it_drains_stays_empty_and_serves_again_when_the_lease_runs_out() {
+    let (operator, process) = Operator::of_a_pod();
+    let logic = Arc::new(MemoryLogic::default());
+    let flags = ["--drain-delay", "2s", "--drain-lease", "5s"];
+    let comet = Comet::start_as(&flags, logic.clone(), process).await;
+    eventually("it waits for its probe", || comet.status("flow") == "waiting").await;
+    comet.prove(&logic).await;
+    assert_eq!((comet.status("flow"), comet.status("server")), ("proven".into(), "h1".into()));
+    let mut early = Client::signed_in(&comet, true, r#"{"key":"early"}"#).await;
+
+    let lease = operator.hold();
+    eventually("it is not ready", || !comet.process.readiness.is_ready()).await;
+    assert_eq!((comet.status("draining"), comet.status("drained")), (true.into(), false.into()));
+    assert!(comet.process.readiness.report().starts_with("draining: asked to by the pod's annotation\n"));
+    // Whoever has not heard of it yet is still let in.
+    let mut late = Client::signed_in(&comet, false, r#"{"key":"late","room_id":"r"}"#).await;
+    comet.push_room("r", &["still"]).await;
+    assert_eq!(late.pushed().await, [(1000, "still".into())]);
+    early.closes_with(1012).await;
+    late.closes().await;
+    eventually("it is drained", || comet.status("drained") == true).await;
+    assert_eq!((comet.status("connections"), comet.status("draining")), (0.into(), true.into()));
+    assert!(TcpStream::connect(comet.tcp).await.is_err(), "its ports are closed");
+    assert!(comet.process.metrics.encode().contains("imcluster_drain_seconds_count 1\n"));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(comet.status("drained"), true, "for as long as the lease is kept up");
+    comet.delivery().hello(proto::delivery::HelloReq {}).await.expect("job still reaches it");
+
+    lease.abort();
+    eventually("it is ready again", || comet.process.readiness.is_ready()).await;
+    assert_eq!((comet.status("draining"), comet.status("drained")), (false.into(), false.into()));
+    let mut again = Client::signed_in(&comet, true, r#"{"key":"again","room_id":"r"}"#).await;
+    Client::signed_in(&comet, false, r#"{"key":"other"}"#).await.got_nothing().await;
+    comet.push_room("r", &["back"]).await;
+    assert_eq!(again.pushed().await, [(1000, "back".into())]);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_called_off_keeps_whoever_is_left_and_takes_new_clients() {
+    let (operator, process) = Operator::of_a_pod();
+    let logic = Arc::new(MemoryLogic::default());
+    let flags = ["--drain-min", "60s", "--drain-max", "60s", "--drain-lease", "1h"];
+    let comet = Comet::start_as(&flags, logic.clone(), process).await;
+    comet.prove(&logic).await;
+    let mut clients = Vec::new();
+    for index in 0..100 {
+        clients.push(Client::signed_in(&comet, index % 2 == 0, &format!(r#"{{"key":"{index}"}}"#)).await);
+    }
+    operator.write(Some(1));
+    eventually("some are closed", || comet.closed("drain") >= 3.0).await;
+    operator.write(None);
+    eventually("it is ready again", || comet.process.readiness.is_ready()).await;
+    assert_eq!(comet.status("draining"), false);
+    let mut new = Client::signed_in(&comet, true, r#"{"key":"new"}"#).await;
+    let closed = comet.closed("drain");
+    assert!(closed < 100.0);
+    eventually("nobody else left", || comet.status("connections") == 101 - closed as u64).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(comet.closed("drain"), closed, "and nobody is closed any more");
+    new.got_nothing().await;
+    // Nobody is waited for who has left by himself.
+    drop((clients, new));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_in_the_middle_of_a_lease_it_goes_on_and_ends_and_after_it_ends_at_once() {
+    for drained in [false, true] {
+        let (operator, process) = Operator::of_a_pod();
+        let flags = ["--drain-min", "2s", "--drain-delay", if drained { "0s" } else { "500ms" }, "--drain-lease", "1s"];
+        let comet = Comet::start_as(&flags, Arc::new(MemoryLogic::default()), process).await;
+        let mut clients = Vec::new();
+        for index in 0..20 {
+            clients.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}"}}"#)).await);
+        }
+        let lease = operator.hold();
+        let phase = if drained { "drained" } else { "draining" };
+        eventually(phase, || comet.status(phase) == true).await;
+        let began = Instant::now();
+        comet.process.shutdown.begin();
+        lease.abort();
+        let running = comet.running;
+        within(running).await.unwrap().unwrap();
+        for client in &mut clients {
+            client.closes().await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(if drained { 2 } else { 30 }), "{drained} {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_have_to_be_closed_faster_than_the_rate_are_counted() {
+    let (comet, _) = comet(&["--close-rate", "10", "--drain-max", "1s"]).await;
+    let mut clients = Vec::new();
+    for index in 0..25 {
+        clients.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}"}}"#)).await);
+    }
+    comet.process.shutdown.begin();
+    for client in &mut clients {
+        client.closes().await;
+    }
+    assert!(comet.process.metrics.encode().contains("imcluster_drain_forced_total 15\n"));
     comet.stop().await;
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner, PushMsgReq, RoomsReq};
 use proto::delivery::{ClaimReq, HelloReq, KickReq};
+use proto::log::now_ms;
 use proto::protocol::Proto;
 use tonic::{Code, Status};
 
@@ -233,6 +234,20 @@ async fn an_owner_of_an_older_generation_is_fenced() {
         assert_eq!(client.pushed().await, [(1000, expected.to_owned())]);
     }
     client.got_nothing().await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kick_that_comes_late_leaves_a_key_that_has_come_back_alone() {
+    let (comet, _) = comet(&[]).await;
+    let before = now_ms() - 1;
+    let mut back = Client::signed_in(&comet, true, r#"{"key":"k"}"#).await;
+    let kick = |created_ms| KickReq { keys: vec!["k".into()], created_ms, ..Default::default() };
+    comet.delivery().kick(kick(before)).await.unwrap();
+    back.got_nothing().await;
+    assert_eq!(comet.closed("kicked"), 0.0);
+    comet.delivery().kick(kick(now_ms() + 1)).await.unwrap();
+    back.closes_with(1008).await;
     comet.stop().await;
 }
 

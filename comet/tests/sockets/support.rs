@@ -47,6 +47,11 @@ pub struct Comet {
 impl Comet {
     /// A comet over this logic; `flags` come after those that make it quick.
     pub async fn start(flags: &[&str], logic: Arc<dyn Logic>) -> Self {
+        Self::start_as(flags, logic, Process::quiet()).await
+    }
+
+    /// The same as this process.
+    pub async fn start_as(flags: &[&str], logic: Arc<dyn Logic>, process: Process) -> Self {
         let quick = "comet --tcp-bind 127.0.0.1:0 --websocket-bind 127.0.0.1:0 --ws-tls-bind 127.0.0.1:0 \
             --tcp-tls-bind 127.0.0.1:0 --grpc-bind 127.0.0.1:0 --shards 2 --host h1 --frames-per-second 100000 \
             --bytes-per-second 1024MiB --online-interval 50ms --drain-min 0s --drain-delay 0s --flush 0s";
@@ -57,7 +62,6 @@ impl Comet {
         let (tcp, ws) = (address(ListenerKind::Tcp).unwrap(), address(ListenerKind::WebSocket).unwrap());
         let (tcp_tls, ws_tls) = (address(ListenerKind::TcpTls), address(ListenerKind::WebSocketTls));
         let grpc = listeners.grpc_address();
-        let process = Process::quiet();
         let running = tokio::spawn(comet::run(config, listeners, logic, process.clone()));
         let channel = proto::grpc::channel(&grpc.to_string(), PATIENCE).unwrap();
         Self { tcp, ws, tcp_tls, ws_tls, grpc, process, channel, running }
@@ -103,6 +107,23 @@ impl Comet {
         let line =
             page.lines().find_map(|line| line.strip_prefix("imcluster_comet_")?.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// What `/status` says under this name.
+    pub fn status(&self, name: &str) -> serde_json::Value {
+        self.process.status.report()[name].clone()
+    }
+
+    /// Sends the probe that this comet asked logic for back to it, as job does.
+    pub async fn prove(&self, logic: &MemoryLogic) {
+        let sent = || {
+            let key = |said| if let Said::Probe { key } = said { Some(key) } else { None };
+            logic.said().into_iter().find_map(key)
+        };
+        eventually("a probe is sent", || sent().is_some()).await;
+        let not_here = self.push_keys(&[&sent().unwrap()], 0, raw(&[""]), vec![]).await;
+        assert_eq!(not_here, [""; 0]);
+        eventually("it is ready", || self.process.readiness.is_ready()).await;
     }
 
     /// How many connections ended for this reason.

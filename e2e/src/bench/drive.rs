@@ -134,7 +134,7 @@ fn show(report: &Report) -> anyhow::Result<()> {
         "faults      {:>12} repeats, {} inversions, {} strays",
         verdict.repeats, verdict.inversions, verdict.strays
     );
-    println!("closed      {:>12} connections by the server", report.closed);
+    println!("closed      {:>12} connections by the server, {} retried on the way in", report.closed, report.retries);
     let [p50, p99, p999, max] =
         [latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us].map(|micros| micros as f64 / 1000.0);
     println!("latency     {p50:>12.2} ms p50, {p99:.2} p99, {p999:.2} p99.9, {max:.2} max, from when a push was due");

@@ -35,6 +35,8 @@ pub struct Report {
     pub deliveries_per_s: f64,
     /// Connections that the server closed meanwhile.
     pub closed: u64,
+    /// How often clients were refused or closed on their way in, and came again.
+    pub retries: u64,
     /// Loss, repeats, order, latency.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -150,6 +152,7 @@ fn report(
         pushes_per_s: verdict.accepted as f64 / seconds,
         deliveries_per_s: arrived as f64 / seconds,
         closed: harvest.closed,
+        retries: harvest.retries,
         processes: processes.collect(),
         verdict,
     })

@@ -188,7 +188,7 @@ impl Sender {
                 if sender.is_closed() {
                     *sender = http(*host).await?;
                 }
-                post(sender, *host, token.as_deref(), &address.path(), body.into()).await
+                post(sender, &host.to_string(), token.as_deref(), &address.path(), body.into()).await
             }
             (Way::Grpc(comet), _) => {
                 let mut raw = Vec::new();
@@ -232,7 +232,7 @@ async fn call(
     Ok(())
 }
 
-async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+pub(crate) async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let stream = client::tcp(address, None).await.with_context(|| format!("connecting to logic at {address}"))?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
@@ -242,14 +242,14 @@ async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-async fn post(
+pub(crate) async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
-    host: SocketAddr,
+    host: &str,
     token: Option<&str>,
     path: &str,
     body: Bytes,
 ) -> anyhow::Result<()> {
-    let mut request = http::Request::post(path).header("host", host.to_string());
+    let mut request = http::Request::post(path).header("host", host);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }

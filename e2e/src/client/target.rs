@@ -62,6 +62,16 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// What `Host` says: the name and the port, which is left out where it is the scheme's own (RFC 9110 §7.2).
+    fn authority(&self) -> String {
+        match (self.address.port(), self.tls) {
+            (80, false) | (443, true) => self.host.clone(),
+            (port, _) => format!("{}:{port}", self.host),
+        }
+    }
+}
+
 /// The port as written: `Url` hides 80 and 443 as the defaults of ws and wss, which are not ours.
 fn explicit_port(text: &str) -> Option<u16> {
     let authority = text.split("://").nth(1)?.split(['/', '?']).next()?;
@@ -85,7 +95,8 @@ pub fn upgrade_request(target: &Target) -> String {
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        target.path, target.address
+        target.path,
+        target.authority()
     )
 }
 

@@ -1,43 +1,31 @@
 //! A broker's jars: fetched from Maven Central once, kept in the user's cache.
 
-use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 
-use crate::child;
+use crate::{cache, child};
 
 const POM: &str = include_str!("../../kafka/pom.xml");
 
 /// The folder that holds them: `${XDG_CACHE_HOME:-~/.cache}/imcluster/kafka-<hash of the pom>/libs`. Whoever comes first
 /// fills it while the others wait.
-pub(super) async fn folder() -> anyhow::Result<PathBuf> {
-    let cache = cache().context("where is the cache? set HOME or XDG_CACHE_HOME")?;
+pub(crate) async fn folder() -> anyhow::Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     POM.hash(&mut hasher);
-    let folder = cache.join(format!("imcluster/kafka-{:016x}", hasher.finish()));
+    let folder = cache::folder()?.join(format!("kafka-{:016x}", hasher.finish()));
     let libs = folder.join("libs");
     if libs.exists() {
         return Ok(libs);
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let _one_at_a_time = lock(&folder.join("lock")).await?;
+    let _one_at_a_time = cache::lock(&folder.join("lock")).await?;
     if !libs.exists() {
         fetch(&folder, &libs).await.context("fetch Kafka's jars")?;
     }
     Ok(libs)
-}
-
-fn cache() -> Option<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")))
-}
-
-async fn lock(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
-    tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?.context("lock the cache")
 }
 
 async fn fetch(folder: &Path, libs: &Path) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use proto::envelope::Message;
 use proto::packet::{self, PacketRef};
 use proto::{Packet, frame, op};
@@ -23,6 +24,8 @@ use crate::os;
 
 /// The receive buffer of a client that is to stall, in bytes: small, so that the server notices.
 const STALLED_BUFFER: u32 = 4096;
+/// When something else came than the reply to the auth packet.
+const INSTEAD: &str = "instead of answering the auth packet";
 
 /// What a connection sends with, shared by its task and the ticker.
 pub(super) type Writer = Rc<OwnedWriteHalf>;
@@ -61,8 +64,34 @@ impl fmt::Display for Broken {
     }
 }
 
+/// Why a client is not in.
+pub(super) enum NotIn {
+    /// The server refused the connection or closed it. A real client comes again.
+    Closed(anyhow::Error),
+    /// Coming again would change nothing.
+    Wrong(anyhow::Error),
+}
+
+impl NotIn {
+    fn closed(instead_of: &str) -> Self {
+        Self::Closed(anyhow!("closed {instead_of}"))
+    }
+}
+
+impl From<io::Error> for NotIn {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe => Self::Closed(error.into()),
+            _ => Self::Wrong(error.into()),
+        }
+    }
+}
+
 impl Connection {
-    pub async fn open(target: &Target, source: IpAddr, stalled: bool, receiver: usize) -> anyhow::Result<Self> {
+    pub async fn open(target: &Target, source: IpAddr, stalled: bool, receiver: usize) -> Result<Self, NotIn> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         if stalled {
@@ -78,14 +107,14 @@ impl Connection {
     }
 
     /// Shakes hands and authenticates. Pushes that come right behind the reply are judged as any other.
-    pub async fn enter(&mut self, target: &Target, token: &str, local: &Local) -> anyhow::Result<()> {
+    pub async fn enter(&mut self, target: &Target, token: &str, local: &Local) -> Result<(), NotIn> {
         if self.framing == Framing::WebSocket {
             self.send(upgrade_request(target).as_bytes())?;
             loop {
                 if self.fill().await? == 0 {
-                    bail!("closed during the WebSocket handshake");
+                    return Err(NotIn::closed("during the WebSocket handshake"));
                 }
-                if let Some(used) = upgrade_answer(&self.rest)? {
+                if let Some(used) = upgrade_answer(&self.rest).map_err(NotIn::Wrong)? {
                     self.rest.drain(..used);
                     break;
                 }
@@ -95,12 +124,16 @@ impl Connection {
         self.send(&framed(self.framing, &auth))?;
         loop {
             if self.fill().await? == 0 {
-                bail!("closed instead of answering the auth packet");
+                return Err(NotIn::closed(INSTEAD));
             }
             let mut bytes = std::mem::take(&mut self.rest);
             let noted = self.note(&mut bytes, local);
             if let Some(broken) = noted.broken {
-                bail!("{broken} instead of answering the auth packet");
+                let error = anyhow!("{broken} {INSTEAD}");
+                return Err(match broken {
+                    Broken::Closed(_) => NotIn::Closed(error),
+                    Broken::NoPacket => NotIn::Wrong(error),
+                });
             }
             local.shared.count(noted.arrivals);
             if noted.entered {
@@ -198,14 +231,14 @@ impl Connection {
         noted
     }
 
-    fn send(&self, bytes: &[u8]) -> anyhow::Result<()> {
+    fn send(&self, bytes: &[u8]) -> Result<(), NotIn> {
         match self.writer.try_write(bytes)? {
             all if all == bytes.len() => Ok(()),
-            some => bail!("the socket took {some} of {} bytes of the handshake", bytes.len()),
+            some => Err(NotIn::Wrong(anyhow!("the socket took {some} of {} bytes of the handshake", bytes.len()))),
         }
     }
 
-    async fn fill(&mut self) -> std::io::Result<usize> {
+    async fn fill(&mut self) -> io::Result<usize> {
         use tokio::io::AsyncReadExt;
         self.reader.read_buf(&mut self.rest).await
     }

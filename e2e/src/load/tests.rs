@@ -94,5 +94,35 @@ async fn stalled_clients_stay_open_and_are_not_judged() {
 async fn a_refused_client_fails_the_farm_with_its_reason() {
     let comet = ScriptedComet::start(Fault::Refuse).await;
     let error = Farm::connect(plan(comet.target("ws"), 10)).await.err().unwrap();
-    assert!(format!("{error:#}").contains("closed instead of answering the auth packet"), "{error:#}");
+    assert!(format!("{error:#}").contains("tried 5 times: closed instead of answering the auth packet"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_closed_on_its_way_in_comes_again_and_is_counted() {
+    for scheme in ["tcp", "ws"] {
+        let comet = ScriptedComet::start(Fault::Busy).await;
+        let farm = Farm::connect(plan(comet.target(scheme), 10)).await.unwrap();
+        comet.push(RUN, 1, 0, os::monotonic());
+        assert!(farm.until(10, PATIENCE).await, "{scheme}");
+        let harvest = farm.finish().await.unwrap();
+        assert_eq!((comet.auths(), harvest.retries, harvest.closed), (30, 20, 0), "{scheme}");
+        assert_eq!(harvest.receivers.len(), 10, "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_tries_five_times_and_no_more() {
+    let comet = ScriptedComet::start(Fault::Refuse).await;
+    assert!(Farm::connect(plan(comet.target("tcp"), 1)).await.is_err());
+    assert_eq!(comet.auths(), 5);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_packet_is_no_reason_to_come_again() {
+    for scheme in ["tcp", "ws"] {
+        let comet = ScriptedComet::start(Fault::Garbage).await;
+        let error = Farm::connect(plan(comet.target(scheme), 1)).await.err().unwrap();
+        assert!(format!("{error:#}").contains("bytes that are no packet instead of answering"), "{error:#}");
+        assert_eq!(comet.auths(), 1, "{scheme}");
+    }
 }

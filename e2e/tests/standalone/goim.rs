@@ -58,6 +58,16 @@ async fn goims_own_files_and_flags_start_the_services_and_a_push_arrives() {
     let line = "-region sh -zone sh001 -deploy.env dev -host logic-1 -weight 10 -alsologtostderr -stderrthreshold INFO";
     let line = format!("-conf {} {line}", goim.file("logic", named));
     let logic = Program::start("logic", &words(&line)).await.unwrap();
+    for (dependency, address) in [("kafka", kafka.brokers()), ("redis", redis.address())] {
+        let line = format!("the dependency answers dependency=\"{dependency}\" address=\"{address}\"");
+        eventually(SOON, "logic to say that it answers", || async {
+            let log = logic.process().output();
+            anyhow::ensure!(log.contains(&line), "{line} is not in:\n{log}");
+            anyhow::Ok(())
+        })
+        .await
+        .unwrap();
+    }
 
     let line = "-region sh -zone sh001 -deploy.env dev -host comet-1 -addrs 127.0.0.1,192.0.2.1 -weight=7 -debug=true \
                 -offline=false -logtostderr -v 5 -log_dir=/var/log/goim";

@@ -1,5 +1,5 @@
 //! What cannot work is refused before anything starts: exit code 64 and one line that names key, value and what was
-//! expected. And `--help` is a reference to work from.
+//! expected. A port that cannot be had now ends it with 1. And `--help` is a reference to work from.
 
 use std::process::Output;
 
@@ -86,9 +86,13 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         (
             "logic",
             "",
-            &["--auth", "imcluster.auth in the file", "--push-auth", "imcluster.pushAuth in the file", "--push-tokens"],
+            &[
+                "missing: --auth trust (or IMCLUSTER_AUTH in the environment, imcluster.auth in the file); and one of",
+                "--push-auth none (or IMCLUSTER_PUSH_AUTH in the environment, imcluster.pushAuth in the file), ",
+                "--push-tokens <FILE> (or",
+            ],
         ),
-        ("logic --auth trust", "", &["--push-auth", "imcluster.pushAuth in the file", "--push-tokens"]),
+        ("logic --auth trust", "", &["missing: one of --push-auth none (or", "--push-tokens <FILE> (or"]),
         // What must fit together.
         ("comet --tls-open", "", &["--tls-open", "expected --cert-file and --key-file"]),
         (
@@ -113,7 +117,7 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
         ("job --kafka-set no.such.property=1", "", &["no.such.property"]),
         // Names.
         ("job --reigon sh", "", &["--reigon", "did you mean --region?"]),
-        ("commet", "", &["`commet`", "expected standalone, comet, logic, job or bench"]),
+        ("commet", "", &["`commet`", "expected standalone, comet, logic, job"]),
     ];
     for (line, file, parts) in cases {
         let told = refused(line, file).await;
@@ -124,10 +128,41 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
 }
 
 #[tokio::test]
+async fn a_port_that_cannot_be_had_ends_with_1_and_a_line_naming_setting_value_and_what_to_change() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    let port = taken.port();
+    let in_use = "address in use: end what listens there, or choose another port";
+    let cases = [
+        (
+            format!("logic --auth trust --push-auth none --http-addr {taken}"),
+            format!("--http-addr is `{taken}`: {in_use}"),
+        ),
+        (format!("comet --tcp-bind {taken}"), format!("--tcp-bind is `{taken}`: {in_use}")),
+        (format!("job --admin {taken}"), format!("--admin is `{taken}`: {in_use}")),
+        (format!("standalone --http-port {port}"), format!("--http-port is `{port}`: {in_use}")),
+        (
+            format!("standalone --http-port 0 --client-tcp-port {port}"),
+            format!("--client-tcp-port is `{port}`: {in_use}"),
+        ),
+        (
+            "standalone --bind 192.0.2.1".to_owned(),
+            "--bind is `192.0.2.1`: address not available: choose one that an interface of this machine has".to_owned(),
+        ),
+    ];
+    for (line, expected) in cases {
+        let output = run(&line, "").await;
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {told}");
+        assert_eq!(told.lines().last(), Some(&*format!("imcluster: {expected}")), "{line}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn the_help_of_every_command_is_a_reference_with_flag_variable_and_default() {
     for (line, parts) in [
         ("--help", &["standalone", "comet", "logic", "job", "bench"][..]),
-        ("standalone --help", &["--bind", "IMCLUSTER_BIND", "127.0.0.1"]),
+        ("standalone --help", &["--bind", "IMCLUSTER_BIND", "127.0.0.1", "[default: 127.0.0.1:3131]"]),
         ("comet --help", &["--handshake-timeout", "IMCLUSTER_HANDSHAKE_TIMEOUT", "[default: 5s]", "[env: REGION"]),
         ("logic --help", &["--auth", "trust", "--push-tokens", "IMCLUSTER_PUSH_TOKENS"]),
         ("job --help", &["--batch-window", "IMCLUSTER_BATCH_WINDOW", "[default: 20ms]"]),

@@ -57,6 +57,8 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Queue {
     limits: Limits,
+    /// Locked only under the lock of what is owed.
+    batching: Mutex<Batching>,
     metrics: Metrics,
     inner: Mutex<Inner>,
     /// Wakes the comet's task.
@@ -97,15 +99,22 @@ struct Flight {
 impl Queue {
     /// An empty one that owes nothing for any partition yet.
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
-        Self { limits, metrics, inner: Mutex::default(), wake: Notify::new() }
+        Self { batching: Mutex::new(limits.batching), limits, metrics, inner: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// From now on packets of rooms merge so; what gathers already does for as long as it was to.
+    pub fn rebatch(&self, batching: Batching) {
+        let mut inner = self.inner.lock();
+        *self.batching.lock() = batching;
+        inner.slots.values_mut().for_each(|slot| slot.lane.rebatch(batching));
     }
 
     /// Starts a partition. What is left of an earlier assignment of it is forgotten without an answer.
     pub fn assign(&self, partition: &Arc<Partition>) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
-        let slot =
-            Slot { partition: partition.clone(), lane: Lane::new(self.limits.batching), claimed: false, flight: None };
+        let lane = Lane::new(*self.batching.lock());
+        let slot = Slot { partition: partition.clone(), lane, claimed: false, flight: None };
         inner.slots.insert(partition.number, slot);
         inner.unclaimed = true;
         drop(inner);

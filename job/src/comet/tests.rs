@@ -115,7 +115,8 @@ async fn ours(client: &dyn Comet, comet: &MemoryComet) {
     assert_eq!(client.send(push(&["here", "gone"]), None).await, Ok(vec!["gone".to_owned()]));
     let broadcast = Call::Broadcast(BroadcastReq { proto_op: 7, speed: 3, owner: owner(9), ..Default::default() });
     assert_eq!(client.send(broadcast.clone(), None).await, Ok(vec![]));
-    let kick = Call::Kick(KickReq { keys: vec!["here".into()], reason: "replaced".into(), owner: owner(9) });
+    let keys = vec!["here".into()];
+    let kick = Call::Kick(KickReq { keys, reason: "replaced".into(), owner: owner(9), created_ms: 5 });
     assert_eq!(client.send(kick.clone(), None).await, Ok(vec![]));
     assert_eq!(comet.calls()[2..], [broadcast, kick]);
 

@@ -71,3 +71,23 @@ fn a_value_that_is_none_is_named_with_what_was_expected() {
     assert!(fails("--comets nonsense").contains("expected host:port"));
     assert!(fails("--batch-count 0").contains("batch-count"));
 }
+
+#[derive(clap::Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::job::Fixed>(), names::<settings::job::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
+}

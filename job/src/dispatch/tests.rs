@@ -2,6 +2,7 @@ use proto::comet::Id;
 use proto::log::MemoryLog;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
+use proto::peers::Peer;
 
 use super::*;
 use crate::comet::Call;
@@ -24,6 +25,37 @@ async fn keys_go_to_the_comet_the_record_names_and_to_no_other() {
     assert_eq!(request.proto.as_ref().unwrap().body, &inner[..]);
     rig.until_committed(1).await;
     assert!(a.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_that_takes_no_clients_is_served_all_the_same() {
+    let (starting, leaving) = (MemoryComet::new("starting"), MemoryComet::new("leaving"));
+    let rig = Rig::start(&[("h:1", &starting), ("h:2", &leaving)]).await;
+    let listed = |address: &str, terminating| Peer { ready: false, terminating, ..Peer::at(address) };
+    rig.peers.send_replace([listed("h:1", false), listed("h:2", true)].into());
+    rig.settle().await;
+    rig.keys("starting", &["imcluster-probe-1"], "probe");
+    rig.room("live://1", "r");
+    took(&starting, 2).await;
+    took(&leaving, 1).await;
+    assert_eq!((bodies(&starting), bodies(&leaving)), (vec!["probe".to_owned(), "r".to_owned()], vec!["r".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_says_how_many_records_are_not_committed() {
+    let comet = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &comet)]).await;
+    let lag = || rig.process.status.report()["lag"].as_u64();
+    comet.set(Mood::Hangs);
+    for _ in 0..3 {
+        rig.keys("a", &["k"], "m");
+    }
+    tokio::time::sleep(COMMIT * 2).await;
+    assert_eq!(lag(), Some(3));
+    comet.set(Mood::Fine);
+    rig.until_committed(3).await;
+    tokio::time::sleep(COMMIT * 2).await;
+    assert_eq!(lag(), Some(0));
 }
 
 #[tokio::test(start_paused = true)]

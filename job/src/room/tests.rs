@@ -46,6 +46,20 @@ fn the_first_message_of_a_quiet_room_leaves_at_once() {
 }
 
 #[test]
+fn how_packets_merge_may_change_and_what_gathers_leaves_as_it_was_to() {
+    let (mut lane, now) = (Lane::new(BATCHING), Instant::now());
+    lane.push(room(0, "a"), now);
+    lane.take(now);
+    lane.push(room(1, "a"), now + ms(1));
+    lane.rebatch(Batching { count: 2, window: ms(500), ..BATCHING });
+    assert_eq!(offsets(lane.take(now + ms(20))), [1]);
+    lane.push(room(2, "a"), now + ms(21));
+    assert_eq!(lane.due(), Some(now + ms(520)));
+    lane.push(room(3, "a"), now + ms(22));
+    assert_eq!(offsets(lane.take(now + ms(22))), [2, 3], "two are enough now");
+}
+
+#[test]
 fn a_room_that_has_just_sent_gathers_until_its_window_has_passed() {
     let (mut lane, now) = (Lane::new(BATCHING), Instant::now());
     lane.push(room(0, "a"), now);

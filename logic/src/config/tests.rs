@@ -117,9 +117,10 @@ fn goims_own_file_starts_logic_once_auth_is_named() {
     let missing = load(&[]).unwrap_err();
     assert_eq!(missing.exit_code(), 64);
     let missing = missing.to_string();
-    for part in ["--auth", "imcluster.auth", "--push-auth", "imcluster.pushAuth", "--push-tokens"] {
+    for part in ["--auth trust (", "imcluster.auth", "; and one of --push-auth none (", "imcluster.pushAuth"] {
         assert!(missing.contains(part), "{part}: {missing}");
     }
+    assert!(missing.contains("), --push-tokens <FILE> ("), "{missing}");
     assert!(!missing.contains('\n'));
 
     let config = load(&["--auth", "trust", "--push-auth", "none"]).unwrap().service;
@@ -164,4 +165,38 @@ fn every_file_key_sets_an_argument_that_exists() {
             assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{key} → {id}");
         }
     }
+}
+
+#[derive(Parser)]
+struct Whole {
+    #[command(flatten)]
+    _service: Config,
+    #[command(flatten)]
+    _process: runtime::config::ProcessConfig,
+}
+
+#[test]
+fn every_setting_that_the_cluster_shows_is_one_of_ours() {
+    let command = <Whole as clap::CommandFactory>::command();
+    let known: Vec<String> =
+        command.get_arguments().filter_map(clap::Arg::get_long).map(|long| long.replace('-', "")).collect();
+    let shown = [names::<settings::logic::Fixed>(), names::<settings::logic::Live>()].concat();
+    assert!(shown.len() > 5 && shown.contains(&"log".to_owned()), "{shown:?}");
+    for name in shown {
+        assert!(known.contains(&name.to_lowercase()), "{name}");
+    }
+}
+
+#[test]
+fn the_topology_is_where_pods_have_it_and_comets_are_followed_only_when_named() {
+    use runtime::pod::{TOPOLOGY_DIR, TOPOLOGY_FILE};
+    let parse = |flags: &[&str]| {
+        let fixed = ["logic", "--auth", "trust", "--push-auth", "none"];
+        Program::parse_from(fixed.iter().chain(flags)).config
+    };
+    let config = parse(&[]);
+    assert_eq!(config.topology, std::path::Path::new(TOPOLOGY_DIR).join(TOPOLOGY_FILE));
+    assert_eq!(config.comets, None);
+    let slices = parse(&["--comets", "endpointslices:im/prod-comet"]).comets;
+    assert!(matches!(slices, Some(peers::Source::EndpointSlices { .. })), "{slices:?}");
 }

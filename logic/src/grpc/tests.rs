@@ -38,7 +38,7 @@ async fn server() -> Server {
         online: online.clone(),
         receive: Receive::start(&receive, &Metrics::default(), Shutdown::new()),
         nodes: Arc::new(|platform, ip| NodesReply { domain: format!("{platform} {ip}"), ..NodesReply::default() }),
-        heartbeat: Duration::from_secs(480),
+        heartbeat: Arc::new(|| Duration::from_secs(480)),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -75,7 +75,10 @@ async fn connect_returns_who_it_is_and_how_long_it_lives() {
         session_ttl_ms: 1_800_000,
         ..ConnectReply::default()
     };
-    assert_eq!(server.connect(token).await.unwrap(), expected);
+    let before = proto::log::now_ms();
+    let mut reply = server.connect(token).await.unwrap();
+    assert!((before..=proto::log::now_ms()).contains(&std::mem::take(&mut reply.connected_ms)));
+    assert_eq!(reply, expected);
     assert_eq!(server.at("phone").await, Some("h1".into()));
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use proto::RoomId;
 use proto::comet::OnFull;
+use runtime::proxies::TrustedProxies;
 use runtime::trace;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -42,8 +44,10 @@ pub struct Api {
     pub nodes: Nodes,
     /// Who may push; `None` = everybody.
     pub tokens: Option<Tokens>,
+    /// Whose word on a client's address is taken.
+    pub trusted: TrustedProxies,
     /// Limits.
-    pub limits: HttpConfig,
+    pub limits: ArcSwap<HttpConfig>,
     /// The environment that the instance list names.
     pub deploy_env: String,
     /// What is counted.
@@ -90,7 +94,7 @@ impl Api {
             }
             Route::OnlineServers => answer::ok(self.online_servers()),
             Route::NodesWeighted => {
-                let client = client_ip(peer, headers, &self.limits.trusted_proxies);
+                let client = client_ip(peer, headers, &self.trusted);
                 answer::ok(nodes_body::NodesBody::from(self.nodes.weighted(&query.text("platform"), client)))
             }
             Route::NodesInstances => answer::ok(self.nodes.instances(&self.deploy_env)),
@@ -154,7 +158,8 @@ impl Api {
         };
         self.metrics.in_flight.inc();
         let _leave = Leave(&self.metrics);
-        let stored = timeout(self.limits.push_deadline, self.store(&push, msg).instrument(span)).await;
+        let within = self.limits.load().push_deadline;
+        let stored = timeout(within, self.store(&push, msg).instrument(span)).await;
         let kind = push.target.kind();
         let count = |result| self.metrics.pushes.get_or_create(&PushLabels { kind, result }).inc();
         let error = match stored {
@@ -209,6 +214,10 @@ impl Api {
                 self.metrics.refuse("unauthorized");
                 Refusal::Unauthorized
             }
+            Denied::Missing => {
+                self.metrics.refuse("no_tokens");
+                Refusal::Away(-503, "the tokens that may push are not there yet".to_owned())
+            }
             Denied::Route(name) => {
                 self.metrics.refuse("forbidden");
                 Refusal::Forbidden(format!("the token `{name}` may not use {}", route.name()))
@@ -242,7 +251,7 @@ impl Api {
             Target::Mids(mids) => mids.len(),
             Target::Room(_) | Target::All { .. } => 0,
         };
-        let most = self.limits.max_push_keys;
+        let most = self.limits.load().max_push_keys;
         if named > most {
             self.metrics.refuse("keys");
             return Err(Refusal::TooLarge(format!("{named} keys or members, at most {most} in one push")));
@@ -251,7 +260,7 @@ impl Api {
     }
 
     async fn body(&self, body: Incoming) -> Result<Bytes, Refusal> {
-        let most = self.limits.max_push_body;
+        let most = self.limits.load().max_push_body;
         let too_large = || {
             self.metrics.refuse("body");
             Refusal::TooLarge(format!("the message is longer than {most} bytes"))
@@ -259,7 +268,8 @@ impl Api {
         if body.size_hint().lower() > most as u64 {
             return Err(too_large());
         }
-        match timeout(self.limits.http_body_timeout, Limited::new(body, most).collect()).await {
+        let within = self.limits.load().http_body_timeout;
+        match timeout(within, Limited::new(body, most).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(error)) => Err(Refusal::Failed(BAD_REQUEST, error.to_string())), // the client went away

@@ -11,17 +11,19 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use proto::logic::CometInfo;
+use runtime::proxies::TrustedProxies;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::client::Answer;
 use super::*;
 use crate::config::Config;
-use crate::fakes::{FakeQueue, FakeStore, pair};
+use crate::fakes::{FakeQueue, pair};
 use crate::metrics::HttpMetrics;
 use crate::nodes::Nodes;
 use crate::online::Online;
 use crate::push::Pusher;
+use crate::store::memory::MemoryStore;
 use crate::tokens::Tokens;
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -33,10 +35,10 @@ struct Program {
     config: Config,
 }
 
-/// The API on a port of its own, over fakes.
+/// The API on a port of its own, over the store in memory and a queue that is told what to do.
 struct Site {
     address: SocketAddr,
-    store: Arc<FakeStore>,
+    store: Arc<MemoryStore>,
     queue: Arc<FakeQueue>,
     online: Online,
     api: Arc<Api>,
@@ -57,12 +59,13 @@ impl Site {
         let api = Arc::new(Api {
             pusher: Pusher::new(store.clone(), queue.clone()),
             online: online.clone(),
-            nodes: Nodes::new(config.node.clone(), online.clone()),
+            nodes: Nodes::new(config.node.clone(), crate::places::Places::new(online.clone(), None)),
             tokens: config.push_tokens.as_deref().map(|path| Tokens::open(path).unwrap()),
             deploy_env: config.deploy_env.clone(),
             metrics: HttpMetrics::register(&runtime::Metrics::default()),
             slots: Arc::new(Semaphore::new(config.http.http_in_flight)),
-            limits: config.http,
+            trusted: TrustedProxies::new(&config.http.trusted_proxies),
+            limits: arc_swap::ArcSwap::from_pointee(config.http),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use clap::Parser;
 
 use super::*;
+use crate::online::Online;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -16,7 +17,7 @@ fn nodes(flags: &[&str], comets: Vec<(&str, CometInfo)>) -> (Nodes, Online) {
     let config = Program::parse_from(std::iter::once("logic").chain(flags.iter().copied())).node;
     let online = Online::default();
     set(&online, comets);
-    (Nodes::new(config, online.clone()), online)
+    (Nodes::new(config, Places::new(online.clone(), None)), online)
 }
 
 fn set(online: &Online, comets: Vec<(&str, CometInfo)>) {
@@ -38,7 +39,7 @@ fn three() -> Vec<(&'static str, CometInfo)> {
 }
 
 fn scores(nodes: &Nodes, region: &str) -> Vec<(String, i64)> {
-    let best = nodes.balance.lock().choose(nodes.online.comets(), region, 1.6);
+    let best = nodes.balance.lock().choose(nodes.places.seen(), region, 1.6);
     best.iter().map(|comet| (comet.server.to_string(), comet.score)).collect()
 }
 
@@ -128,6 +129,55 @@ fn web_gets_host_names_and_others_addresses() {
     assert_eq!(nodes.weighted("web", CLIENT).nodes, ["h1.example.org", "id-2.example.org"]);
     assert_eq!(nodes.weighted("android", CLIENT).nodes, ["192.0.2.1", "192.0.2.2"]);
     assert_eq!(nodes.weighted("", CLIENT).nodes, ["192.0.2.1", "192.0.2.2"]);
+}
+
+#[test]
+fn a_host_name_without_a_domain_is_not_handed_out_where_one_name_is_for_all() {
+    let comets = || vec![("prod-comet-0", comet("x", 10, 1))];
+    let (one, _) = nodes(&["--default-domain", "im.example.org"], comets());
+    assert_eq!(one.weighted("web", CLIENT).nodes, ["im.example.org"]);
+    assert_eq!(one.weighted("", CLIENT).nodes, ["x.addr"]);
+    let (each, _) = nodes(&["--default-domain", "im.example.org", "--host-domain", ".im.example.org"], comets());
+    assert_eq!(each.weighted("web", CLIENT).nodes, ["prod-comet-0.im.example.org"]);
+}
+
+#[test]
+fn where_no_comet_has_an_address_its_name_under_the_domain_is_one() {
+    let mut comets = vec![("a", comet("x", 10, 1)), ("b", comet("x", 10, 2))];
+    comets.iter_mut().for_each(|(_, info)| info.addrs = vec![]);
+    let (nodes, _) = nodes(&["--host-domain", ".example.org", "--default-domain", "example.org"], comets);
+    assert_eq!(nodes.weighted("android", CLIENT).nodes, ["a.example.org", "b.example.org"]);
+}
+
+#[test]
+fn during_a_roll_updated_comets_come_first_among_themselves_by_their_scores() {
+    let comets = ["a", "b", "c", "d"].map(|name| (name, comet("x", 10, 100 + i32::from(name.as_bytes()[0]))));
+    let (nodes, _) = nodes(&["--host-domain", ".o"], comets.into());
+    assert_eq!(nodes.weighted("web", CLIENT).nodes, ["a.o", "b.o", "c.o", "d.o"]);
+    nodes.places.set_topology("updated = [\"d\", \"c\", \"gone\"]");
+    assert_eq!(nodes.weighted("web", CLIENT).nodes, ["c.o", "d.o", "a.o", "b.o"]);
+    nodes.places.set_topology("");
+    assert_eq!(nodes.weighted("web", CLIENT).nodes, ["a.o", "b.o", "c.o", "d.o"]);
+}
+
+#[test]
+fn a_comet_that_drains_is_told_to_nobody_and_still_counts() {
+    let mut comets = vec![("a", comet("x", 10, 1)), ("b", comet("x", 10, 2))];
+    comets[0].1.draining = true;
+    let (nodes, online) = nodes(&[], comets);
+    assert_eq!(nodes.weighted("web", CLIENT).nodes, ["b"]);
+    assert_eq!(online.totals(), (0, 3));
+}
+
+#[test]
+fn what_clients_are_told_may_change() {
+    let (nodes, _) = nodes(&[], vec![]);
+    assert_eq!(nodes.session_timer(), Duration::from_secs(480));
+    let flags = ["logic", "--heartbeat", "1m", "--heartbeat-max", "3", "--backoff-max-delay", "9"];
+    nodes.apply(Program::parse_from(flags).node);
+    let reply = nodes.weighted("", CLIENT);
+    assert_eq!((reply.heartbeat, reply.heartbeat_max, reply.backoff.unwrap().max_delay), (60, 3, 9));
+    assert_eq!(nodes.session_timer(), Duration::from_secs(180));
 }
 
 #[test]

@@ -1,81 +1,16 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use async_trait::async_trait;
-use proto::{Key, Mid, RoomId};
+use proto::Mid;
 
 use super::*;
+use crate::store::Session;
 use crate::store::memory::MemoryStore;
-use crate::store::{Connected, Session, StoreError};
 
 const TTL: Duration = Duration::from_secs(1800);
 
 /// Server, incarnation, rooms.
 type Renewal<'a> = (&'a str, u64, &'a [(&'a str, i32)]);
 
-/// A memory store whose reads can be made to fail.
-#[derive(Default)]
-struct Flaky {
-    store: MemoryStore,
-    down: AtomicBool,
-}
-
-impl Flaky {
-    fn check(&self) -> StoreResult<()> {
-        if self.down.load(Ordering::Relaxed) { Err(StoreError("down".to_owned())) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl SessionStore for Flaky {
-    async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
-        self.store.connect(session, ttl).await
-    }
-    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
-        self.store.heartbeat(session, ttl).await
-    }
-    async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
-        self.store.disconnect(session).await
-    }
-    async fn locate_keys(&self, keys: &[Key]) -> StoreResult<Vec<Option<ServerId>>> {
-        self.store.locate_keys(keys).await
-    }
-    async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
-        self.store.locate_mids(mids).await
-    }
-    async fn renew_online(
-        &self,
-        server: &ServerId,
-        rooms: &BTreeMap<RoomId, i32>,
-        info: Option<&CometInfo>,
-        ttl: Duration,
-    ) -> StoreResult<()> {
-        self.store.renew_online(server, rooms, info, ttl).await
-    }
-    async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>> {
-        self.check()?;
-        self.store.online(server).await
-    }
-    async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()> {
-        self.store.purge_online(server, updated).await
-    }
-    async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>> {
-        self.check()?;
-        self.store.comets().await
-    }
-    async fn servers(&self) -> StoreResult<Vec<Seen>> {
-        self.check()?;
-        self.store.servers().await
-    }
-    async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
-        self.store.purge_server(server, incarnation).await
-    }
-    async fn ping(&self) -> StoreResult<()> {
-        self.check()
-    }
-}
-
 struct Running {
-    store: Arc<Flaky>,
+    store: Arc<MemoryStore>,
     online: Online,
     shutdown: Shutdown,
 }
@@ -88,7 +23,8 @@ impl Drop for Running {
 
 impl Running {
     fn start() -> Self {
-        let running = Self { store: Arc::new(Flaky::default()), online: Online::default(), shutdown: Shutdown::new() };
+        let running =
+            Self { store: Arc::new(MemoryStore::new()), online: Online::default(), shutdown: Shutdown::new() };
         let (online, shutdown) = (running.online.clone(), running.shutdown.clone());
         tokio::spawn(follow(online, running.store.clone(), Intervals::default(), shutdown));
         running
@@ -198,10 +134,10 @@ async fn a_store_that_was_away_changes_nothing_and_kills_nobody() {
     let running = Running::start();
     running.connect("kept", "a", 1).await;
     running.pass(6, &[("a", 1, &[("test://1", 2)])]).await;
-    running.store.down.store(true, Ordering::Relaxed);
+    running.store.set_away(true);
     running.pass(120, &[]).await;
     assert_eq!(running.online.room_count("test://1"), 2);
-    running.store.down.store(false, Ordering::Relaxed);
+    running.store.set_away(false);
     running.pass(5, &[]).await;
     running.pass(20, &[("a", 1, &[("test://1", 2)])]).await;
     assert!(running.is_there("kept").await);

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::fakes::{FakeQueue, FakeStore, Mood, pair};
+use crate::fakes::{FakeQueue, Mood, pair};
+use crate::store::memory::MemoryStore;
 
-fn pusher() -> (Pusher, Arc<FakeStore>, Arc<FakeQueue>) {
+fn pusher() -> (Pusher, Arc<MemoryStore>, Arc<FakeQueue>) {
     let (store, queue) = pair();
     (Pusher::new(store.clone(), queue.clone()), store, queue)
 }
@@ -34,7 +35,7 @@ async fn keys_become_one_record_per_comet_and_partition() {
     let mut seen = BTreeSet::new();
     let mut reached = Vec::new();
     for (record, new) in pushed.iter().zip(queue.records.lock().iter()) {
-        assert_eq!(new.key, record.keys[0], "goim's record key");
+        assert_eq!(new.key(), record.keys[0].as_bytes(), "goim's record key");
         let partitions: BTreeSet<u32> = record.keys.iter().map(|key| partition(key.as_bytes(), 9)).collect();
         assert_eq!(partitions.len(), 1, "all keys of a record share a partition");
         assert!(seen.insert((record.server.clone(), partitions)));
@@ -59,7 +60,7 @@ async fn records_are_goims_bytes_and_ours_behind_them() {
     assert_eq!(hex(&goims(&pushed[0])), "10e8072202683132026b313a026d31");
     assert_eq!(hex(&goims(&pushed[1])), "080110e8072a08746573743a2f2f313a026d31");
     assert_eq!(hex(&goims(&pushed[2])), "080210e80718403a026d31");
-    let keys: Vec<Bytes> = queue.records.lock().iter().map(|record| record.key.clone()).collect();
+    let keys: Vec<Bytes> = queue.records.lock().iter().map(|record| record.key().clone()).collect();
     assert_eq!(keys, ["k1", "test://1", "1000"]);
 }
 
@@ -125,7 +126,7 @@ async fn a_list_of_keys_too_long_for_one_record_is_cut_and_keeps_its_order() {
     assert_eq!(count, records.len());
     assert!(count > 9, "some partition needed a second record");
     for record in &records {
-        assert!(record.key.len() + record.value.len() + OVERHEAD <= MAX_RECORD);
+        assert!(record.key().len() + record.value().len() + OVERHEAD <= MAX_RECORD);
     }
     for wanted in 0..9 {
         let of = |key: &&String| partition(key.as_bytes(), 9) == wanted;
@@ -169,6 +170,6 @@ async fn a_store_or_a_queue_that_is_away_is_an_error() {
     *queue.mood.lock() = Mood::Away;
     let error = pusher.keys(1, strings(["k"]), "m".into(), &none).await.unwrap_err();
     assert_eq!(error.to_string(), "push queue: all brokers are down");
-    *store.mood.lock() = Mood::Away;
+    store.set_away(true);
     assert!(matches!(pusher.mids(1, &[1], "m".into(), &none).await, Err(PushError::Store(_))));
 }

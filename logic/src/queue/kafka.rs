@@ -3,6 +3,8 @@
 //! Nothing here blocks a worker thread: librdkafka takes a record at once or says that its buffer is full, and the
 //! answer is awaited. What was not acknowledged within [`GIVE_UP`] is answered as unavailable and may have been kept.
 
+mod topic;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +13,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::kafka::{KafkaConfig, KafkaConfigError};
 use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -19,6 +23,8 @@ use runtime::config::FileKey;
 use runtime::{Condition, Process, Shutdown};
 
 use super::{NewRecord, PushQueue, QueueError};
+use topic::Found;
+pub use topic::TopicConfig;
 
 /// goim's keys for Kafka and what they mean here.
 pub const FILE_KEYS: &[(&str, FileKey)] =
@@ -49,6 +55,8 @@ pub struct KafkaQueue {
     topic: Arc<str>,
     partitions: Arc<AtomicU32>,
     refusal: Arc<Mutex<Option<String>>>,
+    /// What is other with the topic than it should be; `None` before it was looked at.
+    state: Arc<Mutex<Option<Result<(), String>>>>,
 }
 
 impl std::fmt::Debug for KafkaQueue {
@@ -114,6 +122,8 @@ fn settings(config: &KafkaConfig) -> Result<ClientConfig, KafkaQueueError> {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("partitioner", "fnv1a")
+        // Nor does looking at it make it: its partitions are a decision.
+        .set("allow.auto.create.topics", "false")
         .set("message.timeout.ms", GIVE_UP.as_millis().to_string())
         .set("message.max.bytes", "1048588")
         .set_log_level(RDKafkaLogLevel::Info);
@@ -131,28 +141,61 @@ pub fn check(config: &KafkaConfig) -> Result<(), KafkaQueueError> {
 
 impl KafkaQueue {
     /// Begins to connect and returns at once; Kafka need not be there yet. Whether the topic answers shows in the
-    /// readiness condition `kafka`.
+    /// readiness condition `kafka`, and whether it is as `expected` in the status part `topic`.
     ///
     /// # Errors
     /// When the settings or the files they name cannot be used.
-    pub fn start(config: &KafkaConfig, process: &Process) -> Result<Self, KafkaQueueError> {
+    pub fn start(config: &KafkaConfig, expected: &TopicConfig, process: &Process) -> Result<Self, KafkaQueueError> {
         let client = settings(config)?;
         let condition = process.readiness.condition("kafka", "first answer");
         let refusal = Arc::default();
         let context = Context { condition: condition.clone(), refusal: Arc::clone(&refusal) };
         let producer = client.create_with_context(context)?;
-        let queue = Self { producer, topic: config.topic.as_str().into(), partitions: Arc::default(), refusal };
-        tokio::spawn(queue.clone().watch(condition, process.shutdown.clone()));
+        let (topic, state) = (config.topic.as_str().into(), Arc::<Mutex<_>>::default());
+        let queue = Self { producer, topic, partitions: Arc::default(), refusal, state: state.clone() };
+        process.status.part("topic", move || match &*state.lock() {
+            None => serde_json::Value::Null,
+            Some(Ok(())) => serde_json::json!({"ok": true}),
+            Some(Err(why)) => serde_json::json!({"ok": false, "error": why}),
+        });
+        let admin = expected.kafka_create_topic.then(|| topic::admin(config)).transpose()?;
+        tokio::spawn(queue.clone().watch(*expected, admin, condition, process.shutdown.clone()));
         Ok(queue)
     }
 
     /// Looks at the topic again and again until the process ends.
-    async fn watch(self, condition: Condition, shutdown: Shutdown) {
+    async fn watch(
+        self,
+        expected: TopicConfig,
+        admin: Option<AdminClient<DefaultClientContext>>,
+        condition: Condition,
+        shutdown: Shutdown,
+    ) {
         loop {
             let queue = self.clone();
-            let seen = tokio::task::spawn_blocking(move || queue.look()).await;
+            let Ok(seen) = tokio::task::spawn_blocking(move || queue.look()).await else {
+                return;
+            };
+            let seen = match (seen, &admin) {
+                (Ok(None), Some(admin)) => match expected.create(&self.topic, admin).await {
+                    // It is looked at again at once, until every broker knows of it.
+                    Ok(()) => Err("the topic was just created".to_owned()),
+                    Err(why) => {
+                        self.note(Err(why.clone()));
+                        Err(why)
+                    }
+                },
+                (Ok(None), None) => {
+                    self.note(Err(self.missing()));
+                    Err(self.missing())
+                }
+                (Ok(Some(found)), _) => Ok(found),
+                (Err(why), _) => Err(why),
+            };
             let pause = match seen {
-                Ok(Ok(partitions)) => {
+                Ok(found) => {
+                    self.note(expected.mismatch(&self.topic, found).map_or(Ok(()), Err));
+                    let partitions = found.partitions;
                     let before = self.partitions.swap(partitions, Ordering::Relaxed);
                     if before != 0 && before != partitions {
                         tracing::warn!(before, partitions, "the topic has another number of partitions now");
@@ -161,12 +204,11 @@ impl KafkaQueue {
                     condition.up();
                     LOOK
                 }
-                Ok(Err(why)) => {
+                Err(why) => {
                     let refusal = self.refusal.lock().clone();
                     condition.down(&refusal.unwrap_or(why));
                     LOOK_AGAIN
                 }
-                Err(_) => return,
             };
             tokio::select! {
                 () = shutdown.begun() => return,
@@ -175,19 +217,34 @@ impl KafkaQueue {
         }
     }
 
-    /// How many partitions the topic has. Blocks.
-    fn look(&self) -> Result<u32, String> {
+    /// Notes how the topic is; says it when that is news and not good.
+    fn note(&self, how: Result<(), String>) {
+        let mut state = self.state.lock();
+        if let (Err(why), true) = (&how, state.as_ref() != Some(&how)) {
+            tracing::error!(why, "the topic is not as it should be");
+        }
+        *state = Some(how);
+    }
+
+    /// The topic as it is, if there is one. Blocks.
+    fn look(&self) -> Result<Option<Found>, String> {
         let metadata =
             self.producer.client().fetch_metadata(Some(&self.topic), LOOK_WITHIN).map_err(|error| error.to_string())?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == &*self.topic);
-        match topic.map(|topic| topic.partitions().len() as u32) {
-            Some(partitions) if partitions > 0 => Ok(partitions),
-            _ => Err(self.missing()),
+        match topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from) {
+            None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::LeaderNotAvailable) => {
+                Ok(topic.and_then(Found::new))
+            }
+            Some(code) => Err(format!("topic `{}`: {code}", self.topic)),
         }
     }
 
     fn missing(&self) -> String {
-        format!("topic `{}` does not exist: create it, or name another with --kafka-topic", self.topic)
+        format!(
+            "topic `{}` does not exist: create it, have it created with --kafka-create-topic, or name another with \
+             --kafka-topic",
+            self.topic
+        )
     }
 
     fn failed(&self, error: &KafkaError) -> QueueError {
@@ -208,13 +265,11 @@ impl KafkaQueue {
 
 #[async_trait]
 impl PushQueue for KafkaQueue {
-    /// 1 until the topic has answered; we are not ready before.
     fn partitions(&self) -> u32 {
-        self.partitions.load(Ordering::Relaxed).max(1)
+        self.partitions.load(Ordering::Relaxed)
     }
 
     async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError> {
-        record.check()?;
         let mut message = FutureRecord::to(&self.topic).key(&record.key[..]).payload(&record.value[..]);
         if let Some(trace) = &record.traceparent {
             let header = Header { key: runtime::trace::HEADER, value: Some(trace) };

@@ -27,7 +27,6 @@ impl PushQueue for MemoryQueue {
     }
 
     async fn send(&self, record: NewRecord) -> Result<(u32, u64), QueueError> {
-        record.check()?;
         let headers =
             record.traceparent.map(|trace| (runtime::trace::HEADER.to_owned(), trace.into())).into_iter().collect();
         self.log.append(record.key, record.value, headers).map_err(|full| QueueError::Unavailable(full.to_string()))
@@ -51,7 +50,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_log_is_a_queue_that_is_away() {
         let queue = MemoryQueue::new(MemoryLog::new(1, 4));
-        let record = NewRecord { key: "key".into(), value: "value".into(), traceparent: None };
+        let record = NewRecord::new("key".into(), "value".into(), None).unwrap();
         let refused = queue.send(record).await.unwrap_err();
         assert_eq!(refused, QueueError::Unavailable("the queue in memory is full".to_owned()));
     }
@@ -60,7 +59,7 @@ mod tests {
     async fn the_trace_travels_in_the_records_header() {
         let log = MemoryLog::new(1, 100);
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
-        let record = NewRecord { key: "k".into(), value: "v".into(), traceparent: Some(trace.clone()) };
+        let record = NewRecord::new("k".into(), "v".into(), Some(trace.clone())).unwrap();
         MemoryQueue::new(log.clone()).send(record).await.unwrap();
         let headers = log.read(&[0], 1).await.remove(0).headers;
         assert_eq!(headers, [("traceparent".to_owned(), trace.into())]);

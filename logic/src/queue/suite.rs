@@ -21,8 +21,12 @@ pub async fn run(queue: Arc<dyn PushQueue>) {
     queue.flush(Duration::from_secs(10)).await;
 }
 
+fn made(key: &str, value: Bytes) -> Result<NewRecord, QueueError> {
+    NewRecord::new(Bytes::copy_from_slice(key.as_bytes()), value, None)
+}
+
 fn record(key: &str, value: Bytes) -> NewRecord {
-    NewRecord { key: Bytes::copy_from_slice(key.as_bytes()), value, traceparent: None }
+    made(key, value).unwrap()
 }
 
 async fn keys_go_to_the_partitions_goim_puts_them_in(queue: &dyn PushQueue) {
@@ -43,6 +47,5 @@ async fn records_of_one_key_are_kept_in_the_order_they_were_sent(queue: &dyn Pus
 async fn the_largest_record_is_taken_and_one_byte_more_is_refused(queue: &dyn PushQueue) {
     let largest = MAX_RECORD - OVERHEAD - "large".len();
     queue.send(record("large", vec![b'x'; largest].into())).await.unwrap();
-    let refused = queue.send(record("large", vec![b'x'; largest + 1].into())).await;
-    assert_eq!(refused, Err(QueueError::TooLarge));
+    assert_eq!(made("large", vec![b'x'; largest + 1].into()), Err(QueueError::TooLarge));
 }

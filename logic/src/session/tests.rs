@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Mutex;
 
@@ -46,9 +47,12 @@ impl Setup {
 async fn a_token_is_believed() {
     let setup = setup(0, Policy::Refuse);
     let token = r#"{"mid":7,"key":"phone","room_id":"test://1","platform":"web","accepts":[1000,1001]}"#;
+    let before = now_ms();
     let identity = setup.connect("h1", token).await.unwrap();
-    let expected = Identity { mid: Mid(7), key: "phone".into(), room: "test://1".into(), accepts: vec![1000, 1001] };
+    let (accepts, connected_ms) = (vec![1000, 1001], identity.connected_ms);
+    let expected = Identity { mid: Mid(7), key: "phone".into(), room: "test://1".into(), accepts, connected_ms };
     assert_eq!(identity, expected);
+    assert!((before..=now_ms()).contains(&connected_ms));
     assert_eq!(setup.at("phone").await.as_deref(), Some("h1"));
 }
 
@@ -81,6 +85,23 @@ async fn a_key_that_moved_is_closed_on_the_server_it_left() {
     assert_eq!(setup.next_kick(0).await, ("h1".to_owned(), vec!["phone".to_owned()]));
     assert_eq!(setup.log.bounds(0), (0, 1));
     assert_eq!(setup.at("phone").await.as_deref(), Some("h2"));
+}
+
+#[tokio::test]
+async fn a_key_that_came_back_is_younger_than_the_kick_of_where_it_was() {
+    let setup = setup(0, Policy::Refuse);
+    let mut sessions = Vec::new();
+    for server in ["h1", "h2", "h1"] {
+        sessions.push(setup.connect(server, r#"{"mid":7,"key":"phone"}"#).await.unwrap().connected_ms);
+    }
+    let mut kicked = HashMap::new();
+    for offset in 0..2 {
+        let record = setup.log.read(&[offset], 1).await.remove(0);
+        let kick = PushMsg::decode(record.value).unwrap();
+        kicked.insert(kick.server, kick.created_ms);
+    }
+    assert!(sessions[0] <= kicked["h1"], "the connection it is for, all within a millisecond: {sessions:?} {kicked:?}");
+    assert!(sessions[2] > kicked["h1"], "the one that came back: {sessions:?} {kicked:?}");
 }
 
 #[tokio::test]

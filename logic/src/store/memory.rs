@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 use tokio::time::Instant;
@@ -21,6 +21,9 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub struct MemoryStore {
     // Held for a few map operations, never across an await.
     tables: Mutex<Tables>,
+    /// For tests that need a store that is away: while set, nothing is answered.
+    #[cfg(test)]
+    pub(crate) away: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +64,14 @@ impl MemoryStore {
     /// Nobody is there yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn tables(&self) -> StoreResult<MutexGuard<'_, Tables>> {
+        #[cfg(test)]
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(super::StoreError("connection refused".to_owned()));
+        }
+        Ok(self.tables.lock())
     }
 }
 
@@ -138,7 +149,7 @@ impl Tables {
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         let replaced = tables.locate(&session.key).filter(|server| **server != session.server).cloned();
         tables.put(session, ttl);
         let mut others = if session.mid.is_anonymous() { Vec::new() } else { tables.devices(session.mid) };
@@ -147,7 +158,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         match tables.keys.get_mut(&session.key).filter(|entry| entry.live().is_some()) {
             Some(entry) => entry.until = Instant::now() + ttl,
             None => tables.put(session, ttl),
@@ -156,7 +167,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         if let Some(members) = tables.incarnations.get_mut(&(session.server.clone(), session.incarnation)) {
             members.remove(&(session.mid, session.key.clone()));
         }
@@ -164,12 +175,12 @@ impl SessionStore for MemoryStore {
     }
 
     async fn locate_keys(&self, keys: &[Key]) -> StoreResult<Vec<Option<ServerId>>> {
-        let tables = self.tables.lock();
+        let tables = self.tables()?;
         Ok(keys.iter().map(|key| tables.locate(key).cloned()).collect())
     }
 
     async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
-        let tables = self.tables.lock();
+        let tables = self.tables()?;
         let found: BTreeMap<Key, ServerId> = mids.iter().flat_map(|mid| tables.devices(*mid)).collect();
         Ok(found.into_iter().collect())
     }
@@ -183,7 +194,7 @@ impl SessionStore for MemoryStore {
     ) -> StoreResult<()> {
         let updated = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let online = ServerOnline { rooms: rooms.clone().into_iter().collect(), updated };
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         if rooms.is_empty() {
             tables.online.remove(server);
         } else {
@@ -198,11 +209,11 @@ impl SessionStore for MemoryStore {
     }
 
     async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>> {
-        Ok(self.tables.lock().online.get(server).and_then(Expiring::live).cloned())
+        Ok(self.tables()?.online.get(server).and_then(Expiring::live).cloned())
     }
 
     async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()> {
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         if tables.online.get(server).is_some_and(|online| online.value.updated == updated) {
             tables.online.remove(server);
         }
@@ -210,13 +221,13 @@ impl SessionStore for MemoryStore {
     }
 
     async fn comets(&self) -> StoreResult<Vec<(ServerId, CometInfo)>> {
-        let tables = self.tables.lock();
+        let tables = self.tables()?;
         let live = tables.comets.iter().filter_map(|(server, info)| Some((server.clone(), info.live()?.clone())));
         Ok(live.collect())
     }
 
     async fn servers(&self) -> StoreResult<Vec<Seen>> {
-        let tables = self.tables.lock();
+        let tables = self.tables()?;
         let seen = tables.seen.iter().map(|((server, incarnation), renewal)| Seen {
             server: server.clone(),
             incarnation: *incarnation,
@@ -226,7 +237,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
-        let mut tables = self.tables.lock();
+        let mut tables = self.tables()?;
         tables.seen.remove(&(server.clone(), incarnation));
         let members = tables.incarnations.remove(&(server.clone(), incarnation)).unwrap_or_default();
         let mut purged = 0;
@@ -240,7 +251,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn ping(&self) -> StoreResult<()> {
-        Ok(())
+        self.tables().map(drop)
     }
 }
 

@@ -1,19 +1,10 @@
-//! The store in Redis: goim's keys, so that a Go logic can share them, and ours beside them.
-//!
-//! | key | type | content | lives |
-//! |---|---|---|---|
-//! | `mid_<mid>` | hash | key → server | `redis.expire` (goim) |
-//! | `key_<key>` | string | server | `redis.expire` (goim) |
-//! | `ol_<server>` | hash | shard → JSON of counts, see [`shards`] | `redis.expire` (goim) |
-//! | `imc_srv_<server>/<incarnation>` | set | `mid key` | twice `redis.expire` |
-//! | `imc_mid_<mid>` | sorted set | key by connect time, Unix ms | `redis.expire` |
-//! | `imc_comet_<server>` | string | [`CometInfo`], protobuf | 30 s |
-//! | `imc_comets` | sorted set | `server/incarnation` by last renewal, Unix ms | – |
+//! The store in Redis: goim's keys, so that a Go logic can share them, and ours beside them; `keys.rs` has the table.
 //!
 //! Every command and script touches one key, so Cluster needs nothing special. Removal is conditional: a script
 //! compares the server first (goim's D4: it deletes whatever is there).
 
 mod config;
+mod keys;
 mod purge;
 pub mod shards;
 
@@ -32,6 +23,7 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 
 pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
+use keys::{COUNTS_DELETE_IF, DELETE_IF, FIELD_DELETE_IF, Keys, member};
 
 use super::{Connected, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
 
@@ -40,28 +32,11 @@ const CHUNK: usize = 1000;
 /// How often we ask Redis whether it is there.
 const PING: Duration = Duration::from_secs(2);
 
-/// Deletes the key if it holds this server. 1 = deleted, 0 = there was none, -1 = it holds another.
-const DELETE_IF: &str = "local v = redis.call('GET', KEYS[1]) \
-    if not v then return 0 end \
-    if v ~= ARGV[1] then return -1 end \
-    return redis.call('DEL', KEYS[1])";
-/// Deletes the field if it holds this server.
-const FIELD_DELETE_IF: &str = "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end \
-    return redis.call('HDEL', KEYS[1], ARGV[1])";
-/// Deletes the counts if the newest `updated` in them is this one.
-const COUNTS_DELETE_IF: &str = "local newest = 0 \
-    for _, shard in ipairs(redis.call('HVALS', KEYS[1])) do \
-        local updated = tonumber(string.match(shard, '\"updated\":(%d+)}$') or 0) \
-        if updated > newest then newest = updated end \
-    end \
-    if newest ~= tonumber(ARGV[1]) then return 0 end \
-    return redis.call('DEL', KEYS[1])";
-
 /// Sessions and counts in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     pool: Pool,
-    prefix: std::sync::Arc<str>,
+    keys: Keys,
     clustered: bool,
     /// The time to live last asked for, in seconds: for what a purge puts back.
     ttl: std::sync::Arc<AtomicU64>,
@@ -79,7 +54,7 @@ impl RedisStore {
         drop(pool.connect());
         let store = Self {
             pool,
-            prefix: config.prefix.as_str().into(),
+            keys: Keys::new(&config.prefix),
             clustered: config.cluster,
             ttl: std::sync::Arc::new(AtomicU64::new(1800)),
         };
@@ -106,34 +81,6 @@ impl RedisStore {
         self.pool.next_connected()
     }
 
-    fn key(&self, key: &Key) -> String {
-        format!("{}key_{key}", self.prefix)
-    }
-
-    fn mid(&self, mid: Mid) -> String {
-        format!("{}mid_{mid}", self.prefix)
-    }
-
-    fn online_key(&self, server: &ServerId) -> String {
-        format!("{}ol_{server}", self.prefix)
-    }
-
-    fn devices(&self, mid: Mid) -> String {
-        format!("{}imc_mid_{mid}", self.prefix)
-    }
-
-    fn sessions(&self, server: &ServerId, incarnation: u64) -> String {
-        format!("{}imc_srv_{server}/{incarnation}", self.prefix)
-    }
-
-    fn info(&self, server: &ServerId) -> String {
-        format!("{}imc_comet_{server}", self.prefix)
-    }
-
-    fn comets_key(&self) -> String {
-        format!("{}imc_comets", self.prefix)
-    }
-
     fn ttl(&self, ttl: Duration) -> i64 {
         let seconds = ttl.as_secs().max(1);
         self.ttl.store(seconds, Ordering::Relaxed);
@@ -148,7 +95,7 @@ impl RedisStore {
         let server = session.server.as_str();
         // Redis takes NX and GET together only since 7.0.
         let get = options.is_none();
-        queue(pipeline.set(self.key(&session.key), server, Some(Expiration::EX(ttl)), options, get).await)?;
+        queue(pipeline.set(self.keys.key(&session.key), server, Some(Expiration::EX(ttl)), options, get).await)?;
         let mut answers: Vec<Value> = all(&pipeline).await?;
         if get { convert(answers.pop().unwrap_or(Value::Null)) } else { Ok(None) }
     }
@@ -156,7 +103,7 @@ impl RedisStore {
     /// Adds the session to its incarnation's set.
     async fn note(&self, pipeline: &Pipeline<Client>, session: &Session, ttl: i64) -> StoreResult<()> {
         if session.incarnation != 0 {
-            let set = self.sessions(&session.server, session.incarnation);
+            let set = self.keys.sessions(&session.server, session.incarnation);
             queue(pipeline.sadd(&set, member(session)).await)?;
             queue(pipeline.expire(&set, ttl * 2, None).await)?;
         }
@@ -165,7 +112,7 @@ impl RedisStore {
 
     /// Registers the member's entry and returns what else the member has: key → server, and keys by connect time.
     async fn put_mid(&self, session: &Session, ttl: i64) -> StoreResult<(HashMap<String, String>, Vec<String>)> {
-        let (mid, devices) = (self.mid(session.mid), self.devices(session.mid));
+        let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let (key, server) = (session.key.as_str(), session.server.as_str());
         let pipeline = self.client().pipeline();
         queue(pipeline.hset(&mid, (key, server)).await)?;
@@ -182,13 +129,13 @@ impl RedisStore {
 
     /// Deletes the key if it names the server. 1 = deleted, 0 = there was none, -1 = it names another.
     async fn delete_key(&self, session: &Session) -> StoreResult<i64> {
-        self.client().eval(DELETE_IF, self.key(&session.key), session.server.as_str()).await.map_err(failed)
+        self.client().eval(DELETE_IF, self.keys.key(&session.key), session.server.as_str()).await.map_err(failed)
     }
 
     /// Deletes the member's entry if it names the server.
     async fn forget_device(&self, mid: Mid, key: &Key, server: &ServerId) -> StoreResult<()> {
         let field = vec![key.as_str(), server.as_str()];
-        let _: i64 = self.client().eval(FIELD_DELETE_IF, self.mid(mid), field).await.map_err(failed)?;
+        let _: i64 = self.client().eval(FIELD_DELETE_IF, self.keys.mid(mid), field).await.map_err(failed)?;
         Ok(())
     }
 
@@ -197,7 +144,7 @@ impl RedisStore {
         self.forget_device(session.mid, &session.key, &session.server).await?;
         if deleted >= 0 {
             let device = session.key.as_str();
-            let _: i64 = self.client().zrem(self.devices(session.mid), device).await.map_err(failed)?;
+            let _: i64 = self.client().zrem(self.keys.devices(session.mid), device).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -213,7 +160,7 @@ impl RedisStore {
             dead.iter().filter(|(_, now)| now.is_none()).map(|((key, _), _)| key.as_str()).collect();
         try_join_all(dead.iter().map(|((key, server), _)| self.forget_device(mid, key, server))).await?;
         if !nowhere.is_empty() {
-            let _: i64 = self.client().zrem(self.devices(mid), nowhere).await.map_err(failed)?;
+            let _: i64 = self.client().zrem(self.keys.devices(mid), nowhere).await.map_err(failed)?;
         }
         Ok(live.into_iter().map(|(entry, _)| entry).collect())
     }
@@ -243,7 +190,7 @@ impl SessionStore for RedisStore {
 
     async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
         let ttl = self.ttl(ttl);
-        let key = self.key(&session.key);
+        let key = self.keys.key(&session.key);
         let pipeline = self.client().pipeline();
         self.note(&pipeline, session, ttl).await?;
         queue(pipeline.expire(&key, ttl, None).await)?;
@@ -259,7 +206,7 @@ impl SessionStore for RedisStore {
         if session.mid.is_anonymous() {
             return Ok(());
         }
-        let (mid, devices) = (self.mid(session.mid), self.devices(session.mid));
+        let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let pipeline = self.client().pipeline();
         queue(pipeline.expire(&mid, ttl, None).await)?;
         queue(pipeline.expire(&devices, ttl, None).await)?;
@@ -278,7 +225,7 @@ impl SessionStore for RedisStore {
 
     async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
         if session.incarnation != 0 {
-            let set = self.sessions(&session.server, session.incarnation);
+            let set = self.keys.sessions(&session.server, session.incarnation);
             let _: i64 = self.client().srem(set, member(session)).await.map_err(failed)?;
         }
         let deleted = self.delete_key(session).await?;
@@ -294,11 +241,11 @@ impl SessionStore for RedisStore {
             let servers: Vec<Option<String>> = if self.clustered {
                 let pipeline = self.client().pipeline();
                 for key in chunk {
-                    queue(pipeline.get(self.key(key)).await)?;
+                    queue(pipeline.get(self.keys.key(key)).await)?;
                 }
                 all(&pipeline).await?
             } else {
-                let keys: Vec<String> = chunk.iter().map(|key| self.key(key)).collect();
+                let keys: Vec<String> = chunk.iter().map(|key| self.keys.key(key)).collect();
                 self.client().mget(keys).await.map_err(failed)?
             };
             found.extend(servers.into_iter().map(|server| server.map(ServerId::from)));
@@ -311,7 +258,7 @@ impl SessionStore for RedisStore {
         for chunk in mids.chunks(CHUNK) {
             let pipeline = self.client().pipeline();
             for mid in chunk {
-                queue(pipeline.hgetall(self.mid(*mid)).await)?;
+                queue(pipeline.hgetall(self.keys.mid(*mid)).await)?;
             }
             for entries in all::<Vec<Value>>(&pipeline).await? {
                 let entries: HashMap<String, String> = convert(entries)?;
@@ -328,7 +275,7 @@ impl SessionStore for RedisStore {
         info: Option<&CometInfo>,
         ttl: Duration,
     ) -> StoreResult<()> {
-        let key = self.online_key(server);
+        let key = self.keys.online(server);
         let (full, empty) = shards::split(server, rooms, now_ms() as i64 / 1000);
         let pipeline = self.client().pipeline();
         if !full.is_empty() {
@@ -340,17 +287,17 @@ impl SessionStore for RedisStore {
         }
         if let Some(info) = info {
             let (bytes, ttl) = (bytes::Bytes::from(info.encode_to_vec()), INFO_TTL.as_secs() as i64);
-            queue(pipeline.set(self.info(server), bytes, Some(Expiration::EX(ttl)), None, false).await)?;
+            queue(pipeline.set(self.keys.info(server), bytes, Some(Expiration::EX(ttl)), None, false).await)?;
         }
         let incarnation = info.map_or(0, |info| info.incarnation);
         let member = format!("{server}/{incarnation}");
-        queue(pipeline.zadd(self.comets_key(), None, None, false, false, (now_ms() as f64, member)).await)?;
+        queue(pipeline.zadd(self.keys.comets(), None, None, false, false, (now_ms() as f64, member)).await)?;
         let _: Vec<Value> = all(&pipeline).await?;
         Ok(())
     }
 
     async fn online(&self, server: &ServerId) -> StoreResult<Option<ServerOnline>> {
-        let kept: HashMap<String, String> = self.client().hgetall(self.online_key(server)).await.map_err(failed)?;
+        let kept: HashMap<String, String> = self.client().hgetall(self.keys.online(server)).await.map_err(failed)?;
         if kept.is_empty() {
             return Ok(None);
         }
@@ -358,7 +305,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn purge_online(&self, server: &ServerId, updated: i64) -> StoreResult<()> {
-        let _: i64 = self.client().eval(COUNTS_DELETE_IF, self.online_key(server), updated).await.map_err(failed)?;
+        let _: i64 = self.client().eval(COUNTS_DELETE_IF, self.keys.online(server), updated).await.map_err(failed)?;
         Ok(())
     }
 
@@ -371,7 +318,7 @@ impl SessionStore for RedisStore {
         }
         let pipeline = self.client().pipeline();
         for server in &servers {
-            queue(pipeline.get(self.info(server)).await)?;
+            queue(pipeline.get(self.keys.info(server)).await)?;
         }
         let infos: Vec<Option<bytes::Bytes>> = all(&pipeline).await?;
         let known = servers.into_iter().zip(infos).filter_map(|(server, info)| Some((server, info?)));
@@ -385,7 +332,7 @@ impl SessionStore for RedisStore {
 
     async fn servers(&self) -> StoreResult<Vec<Seen>> {
         let kept: Vec<(String, f64)> =
-            self.client().zrange(self.comets_key(), 0, -1, None, false, None, true).await.map_err(failed)?;
+            self.client().zrange(self.keys.comets(), 0, -1, None, false, None, true).await.map_err(failed)?;
         let seen = kept.into_iter().filter_map(|(member, renewal)| {
             let (server, incarnation) = member.rsplit_once('/')?;
             Some(Seen { server: server.into(), incarnation: incarnation.parse().ok()?, renewal: renewal as i64 })
@@ -400,10 +347,6 @@ impl SessionStore for RedisStore {
     async fn ping(&self) -> StoreResult<()> {
         self.client().ping::<String>(None).await.map_err(failed).map(drop)
     }
-}
-
-fn member(session: &Session) -> String {
-    format!("{} {}", session.mid, session.key)
 }
 
 fn queue(queued: Result<Value, fred::error::Error>) -> StoreResult<()> {

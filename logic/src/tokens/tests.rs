@@ -26,7 +26,7 @@ fn a_made_token_opens_every_push_route() {
         assert_eq!(admit(&tokens, &token, route), Ok(()));
     }
     assert_eq!(tokens.admit(Some(format!("bearer {token}").as_bytes()), Route::PushAll), Ok(()));
-    assert_eq!(tokens.status(), "1");
+    assert_eq!(tokens.status(), "present");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 
-use super::{Board, PORT, Peer};
+use super::{Board, PORT, Peer, Pod};
 
 /// The port's name in our Service; any other Service's first port is taken.
 const PORT_NAME: &str = "grpc";
@@ -152,7 +152,10 @@ fn peer(endpoint: &Endpoint, port: u16) -> Option<Peer> {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let terminating = conditions.terminating.unwrap_or(false);
     let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
-    Some(Peer { ready: serving && !terminating, terminating, zone: endpoint.zone.clone(), ..Peer::at(address) })
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let pod = pod.and_then(|pod| Some(Pod { name: pod.name.clone()?, uid: pod.uid.clone()? }));
+    let (ready, zone) = (serving && !terminating, endpoint.zone.clone());
+    Some(Peer { ready, terminating, zone, pod, ..Peer::at(address) })
 }
 
 #[cfg(test)]

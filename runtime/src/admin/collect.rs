@@ -1,6 +1,5 @@
 //! What `/metrics` shows beside the services' own: dependencies, the version, and the process as `/proc` knows it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -11,16 +10,18 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 
 use crate::Readiness;
+use crate::live::Live;
 
-/// `imcluster_dependency_up{dependency}` and `imcluster_build_info{version}`.
+/// `imcluster_dependency_up{dependency}`, `imcluster_config_hash{hash}` and `imcluster_build_info{version}`.
 #[derive(Debug)]
 pub(super) struct Ours {
     readiness: Readiness,
+    live: Live,
 }
 
 impl Ours {
-    pub(super) fn new(readiness: Readiness) -> Self {
-        Self { readiness }
+    pub(super) fn new(readiness: Readiness, live: Live) -> Self {
+        Self { readiness, live }
     }
 }
 
@@ -32,22 +33,18 @@ impl Collector for Ours {
             None,
             MetricType::Gauge,
         )?;
-        for (name, is_up) in dependencies(&self.readiness) {
-            ConstGauge::new(i64::from(is_up)).encode(up.encode_family(&[("dependency", name)])?)?;
+        for (name, dependency) in self.readiness.dependencies() {
+            ConstGauge::new(i64::from(dependency.up)).encode(up.encode_family(&[("dependency", name)])?)?;
+        }
+        if let Some(hash) = self.live.hash() {
+            let help = "The live settings in force, by their hash";
+            let mut family = encoder.encode_descriptor("config_hash", help, None, MetricType::Gauge)?;
+            ConstGauge::new(1).encode(family.encode_family(&[("hash", hash.as_str())])?)?;
         }
         let build = Info::new([("version", crate::VERSION)]);
         let encoder = encoder.encode_descriptor("build", "What runs here", None, build.metric_type())?;
         build.encode(encoder)
     }
-}
-
-/// Each dependency once; services of one process that share one must all reach it.
-pub(super) fn dependencies(readiness: &Readiness) -> BTreeMap<&'static str, bool> {
-    let mut all = BTreeMap::new();
-    for (name, up) in readiness.up() {
-        *all.entry(name).or_insert(true) &= up;
-    }
-    all
 }
 
 /// `process_*`, as Prometheus' own client libraries call them. What `/proc` does not say is left out.

@@ -87,17 +87,26 @@ async fn a_dependency_of_two_services_is_up_when_both_reach_it() {
 }
 
 #[tokio::test]
-async fn status_is_json_with_every_part() {
+async fn status_is_json_with_what_every_service_adds() {
     let served = Served::start().await;
     served.process.readiness.condition("kafka", "first answer");
-    served.process.status.part("comet", || serde_json::json!({"connections": 3}));
+    let redis = served.process.readiness.condition("redis", "first answer");
+    redis.up();
+    served.process.status.part("connections", || 3.into());
+    served.process.status.part("reloadError", || serde_json::Value::Null);
+    let (head, body) = served.ask("GET /status").await;
+    assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
+    let mut status: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert!(status["uptimeSeconds"].take().is_u64());
+    let expected = serde_json::json!({
+        "version": crate::VERSION, "uptimeSeconds": null, "ready": false, "connections": 3,
+        "dependencies": {"kafka": {"up": false, "error": "waiting: first answer"}, "redis": {"up": true}},
+    });
+    assert_eq!(status, expected);
+    redis.down("connection refused");
     let (_, body) = served.ask("GET /status").await;
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(status["version"], crate::VERSION);
-    assert_eq!(status["ready"], false);
-    assert_eq!(status["dependencies"]["kafka"], false);
-    assert_eq!(status["parts"]["comet"]["connections"], 3);
-    assert!(status["uptimeSeconds"].is_u64());
+    assert_eq!(status["dependencies"]["redis"], serde_json::json!({"up": false, "error": "connection refused"}));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! TOML files, goim's and ours, as values for arguments. Keys are case-insensitive, as in goim.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Command;
 use toml::Value;
@@ -11,6 +11,8 @@ use super::{ConfigError, FileKey, Notice, unreadable};
 /// What a file says of one argument.
 #[derive(Debug)]
 pub(super) struct Setting {
+    /// The file.
+    pub(super) path: PathBuf,
     /// The key as it stands in the file.
     pub(super) key: String,
     /// One value, or a list's.
@@ -25,11 +27,7 @@ pub(super) fn read(
     notices: &mut Vec<Notice>,
 ) -> Result<BTreeMap<String, Setting>, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
-        let why = error.message().replace('\n', ", ");
-        ConfigError::Invalid(format!("{}: line {line}: expected TOML ({why})", path.display()))
-    })?;
+    let table = table(path, &text)?;
     let mut entries = Vec::new();
     flatten("", &table, &mut entries);
     // Ours first: where `[imcluster]` and a key of goim's set the same argument, ours stands.
@@ -65,7 +63,7 @@ pub(super) fn read(
                     }
                     Some(_) => {}
                     None => {
-                        settings.insert(id.to_owned(), Setting { key, values });
+                        settings.insert(id.to_owned(), Setting { path: path.to_owned(), key, values });
                     }
                 }
             }
@@ -76,6 +74,53 @@ pub(super) fn read(
         notices.push(Notice::Info(format!("{file}: settings of goim without effect here: {keys}")));
     }
     Ok(settings)
+}
+
+/// Reads a file of live settings: arguments by their names in camelCase, at its top or under `[imcluster]`, none but
+/// those that are `known`.
+pub(super) fn live(
+    path: &Path,
+    text: &str,
+    command: &Command,
+    known: &[String],
+) -> Result<BTreeMap<String, Setting>, ConfigError> {
+    let file = path.display();
+    let table = table(path, text)?;
+    let mut entries = Vec::new();
+    flatten("", &table, &mut entries);
+    let mut settings = BTreeMap::new();
+    for (key, value) in entries {
+        let name = key.strip_prefix("imcluster.").unwrap_or(&key);
+        let argument = known
+            .iter()
+            .any(|known| plain(known) == plain(name))
+            .then(|| meaning(&format!("imcluster.{name}"), command, &[]))
+            .flatten();
+        let Some((Meaning::Arg(id), _)) = argument else {
+            let known = known.join(", ");
+            return Err(ConfigError::Invalid(format!(
+                "{file}: {key} cannot change while this service runs: expected some of {known}"
+            )));
+        };
+        let values = scalars(value).ok_or_else(|| {
+            ConfigError::Invalid(format!("{file}: {key} is `{value}`: expected a value or a list of values"))
+        })?;
+        settings.insert(id.to_owned(), Setting { path: path.to_owned(), key, values });
+    }
+    Ok(settings)
+}
+
+/// A name without what two spellings of it may differ in.
+fn plain(name: &str) -> String {
+    name.replace(['-', '_', '.'], "").to_ascii_lowercase()
+}
+
+fn table(path: &Path, text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
+        let why = error.message().replace('\n', ", ");
+        ConfigError::Invalid(format!("{}: line {line}: expected TOML ({why})", path.display()))
+    })
 }
 
 /// Every value that is not a table, with its dotted key.
@@ -109,7 +154,6 @@ impl From<FileKey> for Meaning<'_> {
 /// What a lower-case key means, and the length of the prefix it was found by (0 = the whole key).
 fn meaning<'a>(key: &str, command: &'a Command, keys: &[(&str, FileKey)]) -> Option<(Meaning<'a>, usize)> {
     if let Some(name) = key.strip_prefix("imcluster.") {
-        let plain = |name: &str| name.replace(['-', '_', '.'], "").to_ascii_lowercase();
         return command
             .get_arguments()
             .find(|arg| arg.get_id() != "file" && arg.get_long().map(plain) == Some(plain(name)))

@@ -182,8 +182,62 @@ fn a_bad_value_is_one_line_with_place_value_and_expectation() {
 fn a_missing_setting_names_flag_variable_and_file_key() {
     assert_eq!(
         refused(load_line("", &[])),
-        "missing: --auth <AUTH> or IMCLUSTER_AUTH in the environment or imcluster.auth in the file"
+        "missing: --auth <AUTH> (or IMCLUSTER_AUTH in the environment, imcluster.auth in the file)"
     );
+}
+
+#[derive(clap::Args, Debug)]
+struct OnADesk {}
+
+impl FileKeys for OnADesk {
+    const KEYS: &'static [(&'static str, FileKey)] = &[];
+    const DEFAULTS: &'static [(&'static str, &'static str)] = &[("admin", "127.0.0.1:3131")];
+}
+
+#[test]
+fn a_default_of_the_process_can_be_another_one_for_a_command_and_everything_given_wins_over_it() {
+    let given = Given::file("[imcluster]\nadmin = \"127.0.0.1:4\"\n");
+    let load = |line: &str, env: &[(&str, &str)]| {
+        let variable =
+            |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value));
+        load::<OnADesk>("standalone", "All", line.split_whitespace().map(OsString::from), &variable)
+    };
+    let admin = |line: &str, env: &[(&str, &str)]| load(line, env).unwrap().process.admin.to_string();
+    assert_eq!(load_line("--auth trust", &[]).unwrap().process.admin.to_string(), "0.0.0.0:3131");
+    assert_eq!(admin("", &[]), "127.0.0.1:3131");
+    assert_eq!(admin(&format!("--config {}", given.path()), &[]), "127.0.0.1:4");
+    assert_eq!(admin("", &[("IMCLUSTER_ADMIN", "127.0.0.1:5")]), "127.0.0.1:5");
+    assert_eq!(admin("--admin 127.0.0.1:6", &[]), "127.0.0.1:6");
+    assert!(load("--help", &[]).unwrap_err().to_string().contains("[default: 127.0.0.1:3131]"));
+}
+
+#[derive(clap::Args, Debug)]
+struct Choice {
+    #[arg(long, value_parser = ["trust", "ask"])]
+    auth: String,
+    #[arg(long, value_parser = ["none"], required_unless_present = "push_tokens", conflicts_with = "push_tokens")]
+    push_auth: Option<String>,
+    #[arg(long, value_name = "FILE", required_unless_present = "push_auth")]
+    push_tokens: Option<String>,
+}
+
+impl FileKeys for Choice {
+    const KEYS: &'static [(&'static str, FileKey)] = &[];
+}
+
+#[test]
+fn settings_that_exclude_each_other_are_missing_as_one_of_them() {
+    let load = |line: &str| {
+        let argv = line.split_whitespace().map(OsString::from);
+        load::<Choice>("logic", "Decides", argv, &|_| None).map(drop).map_err(|error| error.to_string())
+    };
+    let one_of = "one of --push-auth none (or imcluster.pushAuth in the file), \
+                  --push-tokens <FILE> (or imcluster.pushTokens in the file)";
+    assert_eq!(load("--auth ask"), Err(format!("missing: {one_of}")));
+    let auth = "--auth trust|ask (or imcluster.auth in the file)";
+    assert_eq!(load(""), Err(format!("missing: {auth}; and {one_of}")));
+    assert_eq!(load("--push-auth none"), Err(format!("missing: {auth}")));
+    assert_eq!(load("--auth trust --push-tokens t"), Ok(()));
 }
 
 #[test]
@@ -215,4 +269,12 @@ fn help_shows_every_setting_with_its_variable_and_is_no_error() {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(load_line("-V", &[]).unwrap_err().to_string().contains(crate::VERSION));
+}
+
+#[test]
+fn the_files_of_a_pod_are_where_pods_have_them() {
+    use crate::pod::{ANNOTATIONS_FILE, LIVE_DIR, LIVE_FILE, POD_DIR};
+    let process = load_line("--auth trust", &[]).unwrap().process;
+    assert_eq!(process.live, Path::new(LIVE_DIR).join(LIVE_FILE));
+    assert_eq!(process.annotations, Path::new(POD_DIR).join(ANNOTATIONS_FILE));
 }

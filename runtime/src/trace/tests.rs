@@ -75,6 +75,9 @@ async fn one_push_is_one_trace_over_two_hops() {
     let server = tokio::spawn(server);
     let config = ProcessConfig {
         file: None,
+        live: "live.toml".into(),
+        annotations: "annotations".into(),
+        origin: Default::default(),
         admin: "127.0.0.1:0".parse().unwrap(),
         log: "warn".to_owned(),
         log_format: LogFormat::Plain,

@@ -51,6 +51,7 @@ impl Table {
             ("strays", verdict.strays),
             ("refused pushes", verdict.refused),
             ("connections closed", report.closed),
+            ("connects retried", report.retries),
         ];
         for (what, count) in faults {
             if count > 0 {

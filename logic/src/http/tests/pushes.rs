@@ -157,7 +157,7 @@ async fn a_queue_or_store_that_is_away_is_503_with_goims_code_and_when_to_come_b
     away(site.post("/goim/push/mids?mids=7", b"m").await, queue);
     away(site.post("/goim/push/room?operation=1&type=a&room=b", b"m").await, queue);
     away(site.post("/goim/push/all?operation=1", b"m").await, queue);
-    *site.store.mood.lock() = Mood::Away;
+    site.store.set_away(true);
     let store = r#"{"code":-500,"message":"session store: connection refused"}"#;
     away(site.post("/goim/push/mids?mids=7", b"m").await, store);
     away(site.post("/goim/push/keys?keys=k", b"m").await, r#"{"code":-400,"message":""}"#);

@@ -8,7 +8,8 @@ use fred::interfaces::{SetsInterface, SortedSetsInterface};
 use futures::future::try_join_all;
 use proto::{Mid, ServerId};
 
-use super::{RedisStore, failed, member};
+use super::keys::member;
+use super::{RedisStore, failed};
 use crate::store::{Session, SessionStore, StoreResult};
 
 /// How many sessions a purge takes at once, and how long it rests in between.
@@ -19,8 +20,8 @@ impl RedisStore {
     pub(super) async fn purge(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
         let seen = self.servers().await?;
         let others = seen.iter().filter(|seen| &seen.server == server && seen.incarnation != incarnation);
-        let later: Vec<String> = others.map(|seen| self.sessions(server, seen.incarnation)).collect();
-        let set = self.sessions(server, incarnation);
+        let later: Vec<String> = others.map(|seen| self.keys.sessions(server, seen.incarnation)).collect();
+        let set = self.keys.sessions(server, incarnation);
         let mut purged = 0;
         // A Go comet has no set: only its entry goes.
         loop {
@@ -33,7 +34,7 @@ impl RedisStore {
             let _: i64 = self.client().srem(&set, members).await.map_err(failed)?;
             tokio::time::sleep(PURGE_REST).await;
         }
-        let _: i64 = self.client().zrem(self.comets_key(), format!("{server}/{incarnation}")).await.map_err(failed)?;
+        let _: i64 = self.client().zrem(self.keys.comets(), format!("{server}/{incarnation}")).await.map_err(failed)?;
         Ok(purged)
     }
 

@@ -5,7 +5,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 
 fn endpoint(uid: &str, address: &str, conditions: serde_json::Value) -> serde_json::Value {
-    json!({"addresses": [address], "conditions": conditions, "zone": "a", "targetRef": {"kind": "Pod", "uid": uid}})
+    let pod = json!({"kind": "Pod", "name": format!("pod-{uid}"), "uid": uid});
+    json!({"addresses": [address], "conditions": conditions, "zone": "a", "targetRef": pod})
 }
 
 fn slice(name: &str, endpoints: &[serde_json::Value]) -> EndpointSlice {
@@ -31,6 +32,7 @@ fn every_pod_of_every_slice_is_a_peer() {
     let peers = merge([&one, &two], None);
     assert_eq!(addresses(&peers), ["10.0.0.1:3109", "10.0.0.2:3109"]);
     assert!(peers.iter().all(|peer| peer.ready && !peer.terminating && peer.zone.as_deref() == Some("a")));
+    assert_eq!(peers[0].pod, Some(Pod { name: "pod-u1".into(), uid: "u1".into() }));
     assert_eq!(addresses(&merge([&one], Some(9))), ["10.0.0.2:9"]);
 }
 

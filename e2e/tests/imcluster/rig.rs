@@ -1,0 +1,150 @@
+//! A cluster with the images of this tree on its nodes and the operator's charts installed.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use e2e::cluster::{Cluster, Inside, NODE, Namespace};
+use e2e::eventually;
+use e2e::image::{Image, Labels};
+use e2e::smoke::{Route, one_push};
+use serde_json::Value;
+
+/// The host of the Ingress.
+pub const HOST: &str = "im.example.com";
+/// How long an ImCluster may take to be Ready here: its Kafka alone needs half a minute on a busy machine.
+pub const READY: Duration = Duration::from_secs(240);
+/// Where the operator is.
+pub const SYSTEM: &str = "imcluster-system";
+/// How long a push may take to arrive, and a client to be let in.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The image of Kafka that these nodes have.
+pub const KAFKA: &str = "imcluster.test/kafka:1";
+/// The image of Redis that these nodes have.
+pub const REDIS: &str = "imcluster.test/redis:1";
+const OURS: &str = "imcluster/imcluster";
+
+/// The folder of this tree.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is a folder of the workspace")
+}
+
+/// Installs the chart of the definition.
+pub async fn install_definition(cluster: &Cluster) -> anyhow::Result<()> {
+    let chart = root().join("charts/imcluster-crds");
+    let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout=2m"];
+    cluster.helm(&[&["install", "imcluster-crds", &chart.to_string_lossy()], &namespace[..]].concat()).await?;
+    Ok(())
+}
+
+pub struct Rig {
+    pub cluster: Cluster,
+    client: Inside,
+}
+
+impl Rig {
+    /// A cluster that runs the operator of this tree, which looks after the ImClusters of the namespace `default`.
+    pub async fn start() -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let images = tempfile::tempdir()?;
+        Image::Imcluster.pack(&format!("{OURS}:0.1.0"), &Labels::new(), &images.path().join("imcluster.tar")).await?;
+        for (image, name, file) in [(Image::Kafka, KAFKA, "kafka.tar"), (Image::Redis, REDIS, "redis.tar")] {
+            let archive = image.cached(name).await?;
+            std::os::unix::fs::symlink(archive, images.path().join(file))?;
+        }
+        println!("images packed after {:.1} s", began.elapsed().as_secs_f64());
+        let cluster = Cluster::with_images(images.path()).await?;
+        println!("cluster up after {:.1} s", began.elapsed().as_secs_f64());
+        let rig = Self { client: Namespace::Client.inside()?, cluster };
+        rig.install().await?;
+        println!("charts installed after {:.1} s", began.elapsed().as_secs_f64());
+        Ok(rig)
+    }
+
+    async fn install(&self) -> anyhow::Result<()> {
+        install_definition(&self.cluster).await?;
+        let operator = root().join("charts/imcluster-operator");
+        let (operator, namespace) = (operator.to_string_lossy(), ["--namespace", SYSTEM, "--wait", "--timeout=2m"]);
+        let values = ["--set=watchNamespaces={default}", "--set=resync=5s"];
+        self.cluster.helm(&[&["install", "imcluster-operator", &operator], &namespace[..], &values].concat()).await?;
+        Ok(())
+    }
+
+    /// What a user writes, with the images that these nodes have.
+    pub fn twelve_lines(&self, name: &str) -> String {
+        format!(
+            "apiVersion: imcluster.dev/v1alpha1\nkind: ImCluster\nmetadata: {{name: {name}}}\nspec:\n  version: 0.1.0\n  \
+             auth: {{trust: {{}}}}\n  kafka: {{dev: {{image: '{KAFKA}'}}}}\n  redis: {{dev: {{image: '{REDIS}'}}}}\n  \
+             logic:\n    ingress: {{host: {HOST}}}\n"
+        )
+    }
+
+    /// The same with short waits, so that a test of changes ends.
+    pub fn quick(&self, name: &str) -> String {
+        format!(
+            "{}  comet:\n    drain: {{delaySeconds: 2, minSeconds: 5, maxSeconds: 20, flushSeconds: 2}}\n    \
+             rollout: {{minReadySeconds: 2, pauseSeconds: 2}}\n",
+            self.twelve_lines(name)
+        )
+    }
+
+    /// Which pods there are and how often their containers were restarted.
+    pub async fn restarts_and_names(&self) -> anyhow::Result<String> {
+        let each = "{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
+        let output = format!("--output=jsonpath={each}");
+        self.cluster.kubectl(&["get", "pods", "--sort-by=.metadata.name", &output]).await
+    }
+
+    /// The token that the operator made.
+    pub async fn push_token(&self, name: &str) -> anyhow::Result<String> {
+        let template = "--output=go-template={{.data.token | base64decode}}";
+        self.cluster.kubectl(&["get", "secret", &format!("{name}-push-token"), template]).await
+    }
+
+    /// Connects a client that has a way to the node's address only, pushes to it through the Ingress, and returns how
+    /// long that took.
+    pub async fn push_through_the_ingress(&self, clients: &str, host: &str, token: &str) -> anyhow::Result<Duration> {
+        let route = Route {
+            clients: clients.to_owned(),
+            backends: format!("{NODE}:80"),
+            host: Some(host.to_owned()),
+            token: token.to_owned(),
+        };
+        self.client.run(async move { one_push(&route, PATIENCE).await }).await?
+    }
+
+    pub async fn patch(&self, name: &str, patch: Value) -> anyhow::Result<()> {
+        let patch = format!("--patch={patch}");
+        self.cluster.kubectl(&["patch", &format!("imcluster/{name}"), "--type=merge", &patch]).await?;
+        Ok(())
+    }
+
+    /// The port on every node of a Service's port, once it has one.
+    pub async fn node_port(&self, service: &str, port: &str) -> anyhow::Result<u16> {
+        eventually(PATIENCE, "a NodePort", || async {
+            let service = self.cluster.get(&["service", service]).await?;
+            let ports = service["spec"]["ports"].as_array().context("no ports")?;
+            let found = ports.iter().find(|listed| listed["name"] == port);
+            let found = found.and_then(|listed| listed["nodePort"].as_u64());
+            anyhow::Ok(u16::try_from(found.context("no node port")?)?)
+        })
+        .await
+    }
+
+    /// Waits until no object of this ImCluster is there any more.
+    pub async fn nothing_is_left_of(&self, name: &str, deadline: Duration) -> anyhow::Result<()> {
+        let kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,\
+                     networkpolicies,ingresses,horizontalpodautoscalers";
+        let selector = format!("--selector=app.kubernetes.io/instance={name},app.kubernetes.io/name=imcluster");
+        eventually(deadline, "nothing of the ImCluster to be left", || async {
+            let left = self.cluster.kubectl(&["get", kinds, &selector, "--output=name"]).await?;
+            anyhow::ensure!(left.trim().is_empty(), "{left}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    pub async fn end(self) -> anyhow::Result<()> {
+        self.cluster.end().await
+    }
+}

@@ -1,0 +1,220 @@
+//! A pod as it was seen, pruned to what is decided by.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use runtime::pod::{CONFIG_ANNOTATION, Component, DRAIN_ANNOTATION, RESTART_ANNOTATION};
+
+use super::Report;
+
+/// On a comet pod beside the drain lease: when this drain began, in Unix seconds.
+pub const DRAIN_BEGAN: &str = "imcluster.dev/drain-began";
+
+/// One pod of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Where.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// `app.kubernetes.io/instance`.
+    pub instance: Option<String>,
+    /// What runs in it; `None` for what is not ours.
+    pub component: Option<Component>,
+    /// The number at the end of its name, of a StatefulSet's pod.
+    pub ordinal: Option<i32>,
+    /// Its address.
+    pub address: Option<String>,
+    /// Its node.
+    pub node: Option<String>,
+    /// Its revision of the StatefulSet.
+    pub revision: Option<String>,
+    /// The restart hash of the template it was made from.
+    pub restart: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Since when it is Ready.
+    pub ready_since: Option<Timestamp>,
+    /// When its grace period ends, once it is being deleted.
+    pub dies: Option<Timestamp>,
+    /// The number of its drain lease: the Unix second in which it was last raised.
+    pub drain: Option<i64>,
+    /// When its drain began, in Unix seconds.
+    pub drain_began: Option<i64>,
+    /// The live hash that it was told to read.
+    pub config: Option<String>,
+    /// ConfigMaps that its volumes name.
+    pub config_maps: BTreeSet<String>,
+    /// What its containers say keeps it from being ready.
+    pub trouble: Option<Trouble>,
+    /// The last Warning among its Events, asked for when it does not become ready.
+    pub warning: Option<Trouble>,
+    /// What it says of itself.
+    pub report: Option<Report>,
+    /// Whether its node has been gone for longer than we wait.
+    pub is_node_lost: bool,
+}
+
+/// Something that keeps a pod from being ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Kubernetes' word for it.
+    pub reason: String,
+    /// In full.
+    pub text: String,
+}
+
+impl Trouble {
+    fn new(reason: &str, text: Option<&String>) -> Self {
+        let text = text.map(|text| text.trim().chars().take(300).collect()).unwrap_or_default();
+        Self { reason: reason.to_owned(), text }
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.text.as_str() {
+            "" => f.write_str(&self.reason),
+            text => write!(f, "{}: {text}", self.reason),
+        }
+    }
+}
+
+impl Pod {
+    /// What is worth knowing of a pod.
+    pub fn of(pod: &core::Pod) -> Self {
+        let meta = &pod.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+        let note = |key: &str| meta.annotations.as_ref().and_then(|notes| notes.get(key)).cloned();
+        let status = pod.status.clone().unwrap_or_default();
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let ready = ready.filter(|condition| condition.status == "True");
+        let component = label("app.kubernetes.io/component");
+        let template = serde_json::json!({ "spec": pod.spec });
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            instance: label("app.kubernetes.io/instance"),
+            component: Component::ALL.into_iter().find(|one| component.as_deref() == Some(one.name())),
+            ordinal: name.rsplit_once('-').and_then(|(_, number)| number.parse().ok()),
+            address: status.pod_ip.clone().filter(|address| !address.is_empty()),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            revision: label("controller-revision-hash"),
+            restart: note(RESTART_ANNOTATION),
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            ready_since: ready.map(|ready| ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, time)),
+            dies: meta.deletion_timestamp.as_ref().map(time),
+            drain: note(DRAIN_ANNOTATION).and_then(|number| number.parse().ok()),
+            drain_began: note(DRAIN_BEGAN).and_then(|number| number.parse().ok()),
+            config: note(CONFIG_ANNOTATION),
+            config_maps: super::object::config_maps(&template),
+            trouble: trouble(&status),
+            warning: None,
+            report: None,
+            is_node_lost: false,
+            name,
+        }
+    }
+
+    /// Whether it is Ready and stays.
+    pub fn is_ready(&self) -> bool {
+        self.ready_since.is_some() && self.dies.is_none()
+    }
+
+    /// For how many seconds it has been Ready.
+    pub fn ready_for(&self, now: Timestamp) -> i64 {
+        self.ready_since.map_or(0, |since| now.as_second() - since.as_second())
+    }
+
+    /// Clients on it, as far as is known.
+    pub fn connections(&self) -> i64 {
+        self.report.as_ref().and_then(|report| report.connections).unwrap_or(0)
+    }
+
+    /// What keeps it from being ready, best first: its containers, then its Events.
+    pub fn cause(&self) -> Option<&Trouble> {
+        self.trouble.as_ref().or(self.warning.as_ref())
+    }
+}
+
+fn time(time: &Time) -> Timestamp {
+    time.0
+}
+
+/// Waiting and crashing containers, a container that died, a scheduler that found no node.
+fn trouble(status: &core::PodStatus) -> Option<Trouble> {
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    for container in containers {
+        let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        let Some(state) = &container.state else { continue };
+        if let Some(waiting) = &state.waiting {
+            let reason = waiting.reason.as_deref().unwrap_or("Waiting");
+            if matches!(reason, "ContainerCreating" | "PodInitializing") {
+                continue;
+            }
+            if matches!(reason, "ErrImagePull" | "ImagePullBackOff") {
+                return Some(no_image(waiting.message.as_deref().unwrap_or_default()));
+            }
+            let said = ended.and_then(|ended| ended.message.as_ref()).filter(|text| !text.trim().is_empty());
+            return Some(Trouble::new(reason, said.or(waiting.message.as_ref())));
+        }
+        if let Some(ended) = state.terminated.as_ref().filter(|ended| ended.exit_code != 0) {
+            return Some(Trouble::new(ended.reason.as_deref().unwrap_or("Error"), ended.message.as_ref()));
+        }
+    }
+    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
+    let unscheduled = scheduled.filter(|condition| condition.status == "False");
+    unscheduled.map(|condition| {
+        Trouble::new(condition.reason.as_deref().unwrap_or("Unschedulable"), condition.message.as_ref())
+    })
+}
+
+/// The kubelet says the same in turns in two ways: while it tries, and while it waits to try again.
+fn no_image(text: &str) -> Trouble {
+    let text = text.split_once("ErrImagePull: ").map_or(text, |(_, text)| text).to_owned();
+    Trouble::new("ImagePullBackOff", Some(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> Pod {
+        let labels = json!({ "app.kubernetes.io/component": "comet", "app.kubernetes.io/instance": "prod" });
+        let pod = json!({ "metadata": { "name": "prod-comet-12", "labels": labels }, "status": status });
+        Pod::of(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn waiting(reason: &str, message: &str) -> Option<Trouble> {
+        let state = json!({ "waiting": { "reason": reason, "message": message } });
+        let container =
+            json!({ "name": "comet", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state });
+        pod(json!({ "containerStatuses": [container] })).trouble
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_one_trouble_whether_the_kubelet_tries_or_waits() {
+        let tries = waiting("ErrImagePull", "failed to pull: not found");
+        let waits =
+            waiting("ImagePullBackOff", "Back-off pulling image \"a:1\": ErrImagePull: failed to pull: not found");
+        assert_eq!(tries, waits);
+        assert_eq!(tries.unwrap().to_string(), "ImagePullBackOff: failed to pull: not found");
+    }
+
+    #[test]
+    fn a_pod_that_starts_has_no_trouble_and_one_without_a_node_has() {
+        assert_eq!(waiting("ContainerCreating", ""), None);
+        let condition =
+            json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes" });
+        let pod = pod(json!({ "conditions": [condition] }));
+        assert_eq!(pod.trouble.unwrap().to_string(), "Unschedulable: 0/2 nodes");
+        assert_eq!((pod.ordinal, pod.component), (Some(12), Some(Component::Comet)));
+    }
+}

@@ -1,0 +1,180 @@
+//! What the cluster decides of each service's settings: addresses, files of secrets, ports. Named as the services' flags
+//! are, in camelCase, as `[imcluster]` has them.
+
+use runtime::duration;
+use runtime::pod::{self, Component};
+use toml::{Table, Value};
+
+use super::{ClientTls, Comet, Invalid, Kafka, Redis, Whole, overlay};
+use crate::crd::Drain;
+
+/// The name, after the cluster's, of the Service that has every ready logic for an address.
+pub(crate) const LOGIC_PEERS: &str = "logic-headless";
+/// The folder of the certificate for clients.
+pub(crate) const CLIENT_TLS: &str = "tls";
+/// The folder of the push tokens.
+pub(crate) const PUSH_TOKENS: &str = "push";
+
+/// The file with a certificate or a secret.
+fn file(what: &str, key: &str) -> Value {
+    Value::String(format!("{}/{key}", pod::secret_dir(what)))
+}
+
+fn put(table: &mut Table, name: &str, value: impl Into<Value>) {
+    table.insert(name.to_owned(), value.into());
+}
+
+fn every_address(port: u16) -> String {
+    format!(":{port}")
+}
+
+fn seconds(seconds: i32) -> String {
+    format!("{seconds}s")
+}
+
+/// comet's, apart from TLS and drain.
+pub(super) fn comet(whole: &Whole<'_>, tcp: u16, websocket: u16, drain: &Drain) -> Table {
+    let mut table = Table::new();
+    put(&mut table, "tcpBind", every_address(tcp));
+    put(&mut table, "websocketBind", every_address(websocket));
+    put(&mut table, "grpcBind", every_address(pod::COMET_GRPC));
+    let logic = format!("dns:{}-{}.{}.svc:{}", whole.name, LOGIC_PEERS, whole.namespace, pod::LOGIC_GRPC);
+    put(&mut table, "logic", logic);
+    put(&mut table, "drainDelay", seconds(drain.delay_seconds));
+    put(&mut table, "drainMin", seconds(drain.min_seconds));
+    put(&mut table, "drainMax", seconds(drain.max_seconds));
+    put(&mut table, "closeRate", i64::from(drain.max_rate_per_second));
+    put(&mut table, "flush", seconds(drain.flush_seconds));
+    table
+}
+
+/// comet's listeners with TLS.
+pub(super) fn listener_tls(table: &mut Table, tcp: u16, websocket: u16) {
+    put(table, "tlsOpen", true);
+    put(table, "tcpTlsBind", every_address(tcp));
+    put(table, "wsTlsBind", every_address(websocket));
+    put(table, "certFile", Value::Array(vec![file(CLIENT_TLS, "tls.crt")]));
+    put(table, "keyFile", Value::Array(vec![file(CLIENT_TLS, "tls.key")]));
+}
+
+/// Where the comets are, for logic and job.
+fn comets(whole: &Whole<'_>) -> String {
+    format!("endpointslices:{}/{}-{}", whole.namespace, whole.name, Component::Comet.name())
+}
+
+/// logic's, apart from what clients are told.
+pub(super) fn logic(whole: &Whole<'_>) -> Table {
+    let mut table = Table::new();
+    put(&mut table, "httpAddr", every_address(pod::LOGIC_HTTP));
+    put(&mut table, "rpcAddr", every_address(pod::LOGIC_GRPC));
+    put(&mut table, "auth", whole.auth);
+    put(&mut table, "pushTokens", file(PUSH_TOKENS, pod::TOKENS_FILE));
+    put(&mut table, "comets", comets(whole));
+    put(&mut table, "topology", format!("{}/{}", pod::TOPOLOGY_DIR, pod::TOPOLOGY_FILE));
+    kafka(&mut table, &whole.kafka);
+    let topic = &whole.kafka.topic;
+    put(&mut table, "kafkaCreateTopic", topic.create);
+    put(&mut table, "kafkaPartitions", i64::from(topic.partitions));
+    put(&mut table, "kafkaReplication", i64::from(topic.replication));
+    redis(&mut table, &whole.redis);
+    table
+}
+
+/// What clients are told about where to connect.
+pub(super) fn nodes(table: &mut Table, whole: &Whole<'_>, comet: &Comet) {
+    let asked = whole.spec.comet.advertise.clone().unwrap_or_default();
+    let ingress = comet.ingress.as_ref();
+    if let Some(host) = asked.host.or_else(|| ingress.map(|ingress| ingress.host.clone())) {
+        put(table, "defaultDomain", host);
+    }
+    if let Some(domain) = &whole.spec.comet.exposure.host_domain {
+        put(table, "hostDomain", domain.clone());
+    }
+    let tls = comet.tls.as_ref();
+    let has_https = ingress.is_some_and(|ingress| ingress.tls_secret.is_some());
+    let ws = if ingress.is_some() { 80 } else { i64::from(comet.websocket_port) };
+    let wss = if has_https { 443 } else { tls.map_or(0, |tls| i64::from(tls.websocket_port)) };
+    put(table, "tcpPort", asked.tcp_port.map_or(i64::from(comet.tcp_port), i64::from));
+    put(table, "wsPort", asked.ws_port.map_or(ws, i64::from));
+    put(table, "wssPort", asked.wss_port.map_or(wss, i64::from));
+    put(table, "tcpsPort", tls.map_or(0, |tls| i64::from(tls.tcp_port)));
+}
+
+/// job's. A zone's group and zone come through its environment.
+pub(super) fn job(whole: &Whole<'_>, is_per_zone: bool) -> Table {
+    let mut table = Table::new();
+    put(&mut table, "comets", comets(whole));
+    kafka(&mut table, &whole.kafka);
+    if !is_per_zone {
+        put(&mut table, "group", whole.group.clone());
+    }
+    table
+}
+
+fn kafka(table: &mut Table, kafka: &Kafka) {
+    put(table, "kafkaBrokers", texts(&kafka.brokers));
+    put(table, "kafkaTopic", kafka.topic.name.clone());
+    client_tls(table, "kafka", kafka.tls.as_ref());
+    if let Some(sasl) = &kafka.sasl {
+        put(table, "kafkaSasl", sasl.mechanism.clone());
+        login(table, "kafka", "kafka-sasl");
+    }
+}
+
+fn redis(table: &mut Table, redis: &Redis) {
+    put(table, "redisAddr", texts(&redis.addresses));
+    if redis.is_cluster {
+        put(table, "redisCluster", true);
+    }
+    if let Some(master) = &redis.sentinel_master {
+        put(table, "redisSentinelMaster", master.clone());
+    }
+    if let Some(database) = redis.database {
+        put(table, "redisDb", i64::from(database));
+    }
+    if !redis.prefix.is_empty() {
+        put(table, "redisPrefix", redis.prefix.clone());
+    }
+    client_tls(table, "redis", redis.tls.as_ref());
+    if redis.credentials.is_some() {
+        login(table, "redis", "redis-login");
+    }
+    if redis.sentinel_credentials.is_some() {
+        login(table, "redisSentinel", "redis-sentinel-login");
+    }
+}
+
+fn client_tls(table: &mut Table, of: &str, tls: Option<&ClientTls>) {
+    let Some(tls) = tls else {
+        return;
+    };
+    put(table, &format!("{of}Tls"), true);
+    if tls.ca.is_some() {
+        put(table, &format!("{of}CaFile"), file(&format!("{of}-ca"), "ca.crt"));
+    }
+    if tls.certificate.is_some() {
+        put(table, &format!("{of}CertFile"), file(&format!("{of}-certificate"), "tls.crt"));
+        put(table, &format!("{of}KeyFile"), file(&format!("{of}-certificate"), "tls.key"));
+    }
+}
+
+fn login(table: &mut Table, of: &str, what: &str) {
+    put(table, &format!("{of}UsernameFile"), file(what, "username"));
+    put(table, &format!("{of}PasswordFile"), file(what, "password"));
+}
+
+fn texts(texts: &[String]) -> Value {
+    Value::Array(texts.iter().cloned().map(Value::String).collect())
+}
+
+/// What a duration of the file comes to in whole seconds; `default` where it is not set.
+pub(super) fn seconds_of(field: &str, file: &Table, name: &str, default: i64) -> Result<i64, Invalid> {
+    let ours = file.get("imcluster").and_then(Value::as_table);
+    let set = ours.and_then(|ours| ours.iter().find(|(key, _)| overlay::plain(key) == overlay::plain(name)));
+    match set {
+        None => Ok(default),
+        Some((_, text)) => duration::parse(text.as_str().unwrap_or_default())
+            .map(|duration| duration.as_secs_f64().ceil() as i64)
+            .map_err(|why| Invalid::spec(format!("{field}.imcluster.{name}"), why)),
+    }
+}
