@@ -163,7 +163,7 @@ impl Events {
     fn event(&self, about: &ObjectReference, note: &Note, now: MicroTime) -> Event {
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", about.name.clone().unwrap_or_default())),
+                generate_name: Some(format!("{}-", about.name.clone().unwrap_or_default())),
                 namespace: about.namespace.clone(),
                 ..ObjectMeta::default()
             },
@@ -192,7 +192,7 @@ mod tests {
     async fn each_cause_has_an_event_of_its_own_and_none_is_repeated_within_a_minute() {
         let (client, log) = scripted(|asked| {
             let mut body = asked.body.clone();
-            body["metadata"] = json!({ "name": "prod.abc" });
+            body["metadata"] = json!({ "name": "prod-abc" });
             (201, body)
         });
         let events = Events::new(client, "operator-1", Metrics::register(&runtime::Metrics::default()));
