@@ -132,10 +132,10 @@ async fn a_cluster_is_scaled_edited_broken_mended_left_alone_and_removed_as_a_ku
     step("an image that is not there named within 60 s, the spec mended, settled");
 
     // A reloadable setting reaches the pods without a restart.
-    let before = rig.restarts_and_names().await.unwrap();
+    let before = rig.pods_of_job().await.unwrap();
     rig.patch("prod", json!({"spec": {"job": {"config": {"batchCount": 7}}}})).await.unwrap();
     rig.condition("ConfigInSync", "True", CHANGE).await.unwrap();
-    assert_eq!(rig.restarts_and_names().await.unwrap(), before);
+    assert_eq!(rig.pods_of_job().await.unwrap(), before);
     step("a setting reloaded without a restart");
 
     // Steady: nothing is written.

@@ -88,11 +88,12 @@ impl Rig {
         )
     }
 
-    /// Which pods there are and how often their containers were restarted.
-    pub async fn restarts_and_names(&self) -> anyhow::Result<String> {
+    /// Which pods job has and how often their containers were restarted.
+    pub async fn pods_of_job(&self) -> anyhow::Result<String> {
         let each = "{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
         let output = format!("--output=jsonpath={each}");
-        self.cluster.kubectl(&["get", "pods", "--sort-by=.metadata.name", &output]).await
+        let selector = "--selector=app.kubernetes.io/component=job";
+        self.cluster.kubectl(&["get", "pods", selector, "--sort-by=.metadata.name", &output]).await
     }
 
     /// The token that the operator made.
