@@ -255,7 +255,7 @@ fn dependencies(facts: &Facts<'_>) -> Verdict {
             };
             let text = format!("{}: {name}: {error}", pod.name);
             let age = facts.now.as_second() - pod.created.as_second();
-            if !pod.is_ready() && age < KNOWN_CAUSE && !reason.ends_with("AuthFailed") {
+            if !pod.is_ready() && age < KNOWN_CAUSE && !matches!(reason, "KafkaAuthFailed" | "RedisAuthFailed") {
                 waiting = Some(text);
                 continue;
             }
