@@ -12,6 +12,8 @@ mod installed;
 mod life;
 #[path = "imcluster/rig.rs"]
 mod rig;
+#[path = "imcluster/ways.rs"]
+mod ways;
 
 use std::time::{Duration, Instant};
 

@@ -51,6 +51,8 @@ struct User {
 struct Status {
     #[serde(default)]
     code: u16,
+    #[serde(default)]
+    message: String,
 }
 
 impl Entry {
@@ -64,9 +66,11 @@ impl Entry {
         self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Whether it was refused for want of a permission.
+    /// Whether it was refused for want of a permission. Not one of those: for some seconds after a definition was made
+    /// the API server cannot yet tell whether somebody may own by an object of it.
     pub fn denied(&self) -> bool {
-        self.code() == 403
+        let message = self.response_status.as_ref().map_or("", |status| &status.message);
+        self.code() == 403 && !message.contains("cannot find RESTMapping")
     }
 
     /// Whether it is of the kind that changes something.
@@ -116,6 +120,13 @@ mod tests {
         assert_eq!(entries[0].account(), "system:serviceaccount:a:b");
         assert!(entries[0].denied() && entries[0].writes() && entries[0].is_about("pods"));
         assert!(!entries[0].is_about("leases"));
+    }
+
+    #[test]
+    fn an_owner_that_the_server_does_not_know_yet_is_no_want_of_a_permission() {
+        let more = r#","responseStatus":{"code":403,"message":"cannot find RESTMapping for Kind ImCluster"}"#;
+        let entries = parse(&line("create", "ResponseComplete", "2026-01-01T00:00:00.000001Z", more)).unwrap();
+        assert!(entries[0].code() == 403 && !entries[0].denied());
     }
 
     #[test]
