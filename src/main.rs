@@ -7,7 +7,7 @@ mod rendered;
 mod smoke;
 mod standalone;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
         Some("job") => start("job", "carries pushes from Kafka to the comets", argv, job),
         Some("operator") => start("operator", "keeps the ImClusters of a Kubernetes cluster true", argv, operator::run),
         Some("crd") => crd(&argv),
-        Some("bench") => bench(argv),
-        Some("smoke") => smoke::main(argv),
+        Some("bench") => tool(argv, |bench: Bench| e2e::bench::run(bench.config)),
+        Some("smoke") => tool(argv, smoke::run),
         _ => failed(&ConfigError::Invalid(format!(
             "unknown command `{}`: expected standalone, comet, logic, job, operator, crd, bench or smoke",
             command.to_string_lossy()
@@ -122,10 +122,14 @@ struct Bench {
     config: e2e::bench::Config,
 }
 
-fn bench(argv: Vec<OsString>) -> ExitCode {
-    let named = std::iter::once(OsStr::new("imcluster bench").to_owned()).chain(argv);
-    match <Bench as clap::Parser>::try_parse_from(named) {
-        Ok(bench) => finish(e2e::bench::run(bench.config)),
+/// Reads the arguments of a command that is no service and runs it to its end.
+fn tool<P: clap::Parser, F>(argv: Vec<OsString>, run: impl FnOnce(P) -> F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let named = std::iter::once(OsString::from(P::command().get_name())).chain(argv);
+    match P::try_parse_from(named) {
+        Ok(parsed) => finish(run(parsed)),
         Err(error) => {
             let shown = !error.use_stderr();
             // Nobody is left to tell when the terminal is gone.

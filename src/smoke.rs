@@ -3,9 +3,7 @@
 //!
 //! What a push is, is [`e2e::smoke`]'s; here is what it takes of the Kubernetes API.
 
-use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -26,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Makes the ImCluster of a file, waits until it is Ready, pushes one message through it, removes it.
 #[derive(Debug, clap::Parser)]
 #[command(name = "imcluster smoke", version)]
-struct Config {
+pub struct Config {
     /// The ImCluster to make, as YAML. Its namespace has to be one that the operator watches.
     #[arg(long, value_name = "FILE")]
     cluster: PathBuf,
@@ -39,20 +37,7 @@ struct Config {
 }
 
 /// Runs the command.
-pub fn main(argv: Vec<OsString>) -> ExitCode {
-    let named = std::iter::once(OsStr::new("imcluster smoke").to_owned()).chain(argv);
-    match <Config as clap::Parser>::try_parse_from(named) {
-        Ok(config) => crate::finish(run(config)),
-        Err(error) => {
-            let shown = !error.use_stderr();
-            // Nobody is left to tell when the terminal is gone.
-            let _gone = error.print();
-            if shown { ExitCode::SUCCESS } else { ExitCode::from(64) }
-        }
-    }
-}
-
-async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config) -> anyhow::Result<()> {
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let cluster: DynamicObject =
         serde_saphyr::from_str(&read(&config.cluster)?).with_context(|| config.cluster.display().to_string())?;

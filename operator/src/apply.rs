@@ -10,7 +10,7 @@ use kube::api::{
 };
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use runtime::pod::{CONFIG_ANNOTATION, DRAIN_ANNOTATION};
+use runtime::pod::{CONFIG_ANNOTATION, Component, DRAIN_ANNOTATION};
 use serde_json::{Value, json};
 
 use crate::build::push_token_secret;
@@ -99,8 +99,7 @@ impl Hands {
     fn api(&self, observed: &Observed, object: &DynamicObject) -> (Api<DynamicObject>, ApiResource) {
         let types = object.types.clone().unwrap_or_default();
         let kind = resource(&types.api_version, &types.kind);
-        let namespace = observed.cluster.metadata.namespace.clone().unwrap_or_default();
-        (Api::namespaced_with(self.client.clone(), &namespace, &kind), kind)
+        (Api::namespaced_with(self.client.clone(), observed.namespace(), &kind), kind)
     }
 
     /// Applies in order. What the API server refuses holds up the stages after it and nothing else.
@@ -186,11 +185,10 @@ impl Hands {
 
     /// Deletes what nothing needs. What is gone already, or is another by now, is no failure.
     pub async fn delete(&self, deletes: &[Delete], observed: &Observed) -> Result<(), Error> {
-        let namespace = observed.cluster.metadata.namespace.clone().unwrap_or_default();
         for delete in deletes {
             self.leads()?;
             let kind = resource(&delete.api_version, &delete.key.kind);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), observed.namespace(), &kind);
             let precondition = Preconditions { uid: Some(delete.uid.clone()), resource_version: None };
             let params = DeleteParams::background().preconditions(precondition);
             match api.delete(&delete.key.name, &params).await {
@@ -209,8 +207,7 @@ impl Hands {
         self.leads()?;
         let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let secret = push_token_secret(&made.0, &made.1, &token);
-        let namespace = observed.cluster.metadata.namespace.clone().unwrap_or_default();
-        let api: Api<core::Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<core::Secret> = Api::namespaced(self.client.clone(), observed.namespace());
         match api.create(&PostParams { field_manager: Some(MANAGER.to_owned()), dry_run: false }, &secret).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
@@ -229,8 +226,7 @@ impl Hands {
 
     async fn annotate(&self, observed: &Observed, pod: &str, uid: &str, annotations: Value) -> Result<bool, Error> {
         self.leads()?;
-        let namespace = observed.cluster.metadata.namespace.clone().unwrap_or_default();
-        let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let pods: Api<core::Pod> = Api::namespaced(self.client.clone(), observed.namespace());
         let patch = json!({ "metadata": { "uid": uid, "annotations": annotations } });
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         done(pods.patch(pod, &params, &Patch::Merge(patch)).await, format!("cannot annotate pod {pod}"))
@@ -240,14 +236,13 @@ impl Hands {
     pub async fn act(&self, plan: &Plan, observed: &Observed) -> Result<bool, Error> {
         let Some(action) = &plan.action else { return Ok(false) };
         self.leads()?;
-        let namespace = observed.cluster.metadata.namespace.clone().unwrap_or_default();
         match action {
             Action::DrainLease { pod, uid, n, began } => {
                 let annotations = json!({ DRAIN_ANNOTATION: n.to_string(), DRAIN_BEGAN: began.to_string() });
                 self.annotate(observed, pod, uid, annotations).await
             }
             Action::LowerPartition { to, resource_version, .. } => {
-                let name = comet_name(observed);
+                let name = Component::Comet.of(observed.name());
                 let is_comet = |apply: &&Apply| apply.key.kind == "StatefulSet" && apply.key.name == name;
                 let Some(comet) = plan.applies.iter().find(is_comet) else { return Ok(false) };
                 let (api, _) = self.api(observed, &comet.object);
@@ -260,16 +255,16 @@ impl Hands {
                 done(lowered, format!("cannot lower the partition of {}", comet.key))
             }
             Action::ScaleIn { to, resource_version, .. } | Action::ScaleOut { to, resource_version } => {
-                let name = comet_name(observed);
+                let name = Component::Comet.of(observed.name());
                 let kind = crate::observe::live::stateful_sets();
-                let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+                let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), observed.namespace(), &kind);
                 let patch = json!({ "metadata": { "resourceVersion": resource_version }, "spec": { "replicas": to } });
                 let params = PatchParams { field_manager: Some(REPLICAS_MANAGER.to_owned()), ..PatchParams::default() };
                 let scaled = api.patch_scale(&name, &params, &Patch::Merge(patch)).await;
                 done(scaled, format!("cannot scale {name} to {to}"))
             }
             Action::ForceDelete { pod, uid } => {
-                let api: Api<core::Pod> = Api::namespaced(self.client.clone(), &namespace);
+                let api: Api<core::Pod> = Api::namespaced(self.client.clone(), observed.namespace());
                 let precondition = Preconditions { uid: Some(uid.clone()), resource_version: None };
                 let params = DeleteParams::default().grace_period(0).preconditions(precondition);
                 done(api.delete(pod, &params).await, format!("cannot delete pod {pod}"))
@@ -292,24 +287,18 @@ impl Hands {
             return Ok(false);
         }
         self.leads()?;
-        let meta = &cluster.metadata;
-        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        let api: Api<ImCluster> = Api::namespaced(self.client.clone(), &namespace);
+        let (meta, name) = (&cluster.metadata, observed.name());
+        let api: Api<ImCluster> = Api::namespaced(self.client.clone(), observed.namespace());
         let body = json!({
             "apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster",
             "metadata": { "name": name, "uid": meta.uid }, "status": status,
         });
         let params = PatchParams::apply(STATUS_MANAGER).force();
-        api.patch_status(&name, &params, &Patch::Apply(body)).await.map_err(Error::api("cannot write the status"))?;
+        api.patch_status(name, &params, &Patch::Apply(body)).await.map_err(Error::api("cannot write the status"))?;
         let uid = meta.uid.clone().unwrap_or_default();
         self.reported.lock().insert(uid, (meta.resource_version.clone(), status.clone()));
         Ok(true)
     }
-}
-
-fn comet_name(observed: &Observed) -> String {
-    let name = observed.cluster.metadata.name.clone().unwrap_or_default();
-    format!("{name}-{}", runtime::pod::Component::Comet.name())
 }
 
 /// Kind and version as a path knows them.

@@ -53,6 +53,16 @@ impl Observed {
         self.children.iter().find(|child| child.key.kind == kind && child.key.name == name)
     }
 
+    /// The ImCluster's namespace.
+    pub fn namespace(&self) -> &str {
+        self.cluster.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The ImCluster's name.
+    pub fn name(&self) -> &str {
+        self.cluster.metadata.name.as_deref().unwrap_or_default()
+    }
+
     /// The ImCluster's UID.
     pub fn uid(&self) -> &str {
         self.cluster.metadata.uid.as_deref().unwrap_or_default()

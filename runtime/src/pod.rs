@@ -185,6 +185,11 @@ impl Component {
         }
     }
 
+    /// `<cluster>-<component>`, the name of its main objects.
+    pub fn of(self, cluster: &str) -> String {
+        format!("{cluster}-{}", self.name())
+    }
+
     /// The file with its settings, in [`CONFIG_DIR`].
     pub fn config_file(self) -> String {
         format!("{}.toml", self.name())

@@ -1,11 +1,10 @@
 //! What the charts put into a cluster, and what is left of it: `helm test`, `helm uninstall`, the plain bundle.
 
-use std::path::Path;
 use std::time::Duration;
 
 use e2e::eventually;
 
-use super::rig::{KAFKA, REDIS, Rig, SYSTEM};
+use super::rig::{KAFKA, REDIS, Rig, SYSTEM, root};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -20,8 +19,7 @@ async fn of_ours(rig: &Rig) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_test_pushes_one_message_and_uninstalling_leaves_the_definition_and_the_bundle_installs_the_same() {
     let rig = Rig::start().await.unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let chart = root.join("charts/imcluster-operator").display().to_string();
+    let chart = root().join("charts/imcluster-operator").display().to_string();
     let images = [format!("--set=helmTest.kafkaImage={KAFKA}"), format!("--set=helmTest.redisImage={REDIS}")];
     let upgrade = ["upgrade", "imcluster-operator", &chart, "--namespace", SYSTEM, "--reuse-values", "--wait"];
     rig.cluster.helm(&[&upgrade[..], &[images[0].as_str(), images[1].as_str()]].concat()).await.unwrap();
@@ -42,7 +40,7 @@ async fn helm_test_pushes_one_message_and_uninstalling_leaves_the_definition_and
     });
     left.await.unwrap();
 
-    let bundle = std::fs::read_to_string(root.join("deploy/imcluster.yaml")).unwrap();
+    let bundle = std::fs::read_to_string(root().join("deploy/imcluster.yaml")).unwrap();
     rig.cluster.apply(&bundle).await.unwrap();
     let namespace = format!("--namespace={SYSTEM}");
     rig.cluster.wait(SOON, "deployment/imcluster-operator", "condition=Available", &[&namespace]).await.unwrap();

@@ -16,7 +16,7 @@ const MANAGED_BY: &str = "imcluster-operator";
 
 /// `<cluster>-<component>`, the name of a component's main objects.
 pub fn child_name(cluster: &Cluster, component: Component) -> String {
-    format!("{}-{}", cluster.name, component.name())
+    component.of(&cluster.name)
 }
 
 /// What selects the pods of a component: never more than these three, they can never change.

@@ -29,11 +29,10 @@ pub fn stateful_sets() -> ApiResource {
 /// # Errors
 /// When the API server does not answer. Nothing disruptive may follow.
 pub async fn refresh(client: &Client, observed: &mut Observed) -> kube::Result<()> {
-    let meta = &observed.cluster.metadata;
-    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let (namespace, name) = (observed.namespace().to_owned(), observed.name().to_owned());
     let kind = stateful_sets();
     let sets: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind);
-    let set_name = format!("{name}-{}", Component::Comet.name());
+    let set_name = Component::Comet.of(&name);
     let set = sets.get_opt(&set_name).await?.map(|set| Seen::of(&set, &kind));
     observed.children.retain(|child| (child.key.kind.as_str(), &child.key.name) != ("StatefulSet", &set_name));
     observed.children.extend(set);

@@ -59,7 +59,7 @@ pub(super) fn listener_tls(table: &mut Table, tcp: u16, websocket: u16) {
 
 /// Where the comets are, for logic and job.
 fn comets(whole: &Whole<'_>) -> String {
-    format!("endpointslices:{}/{}-{}", whole.namespace, whole.name, Component::Comet.name())
+    format!("endpointslices:{}/{}", whole.namespace, Component::Comet.of(&whole.name))
 }
 
 /// logic's, apart from what clients are told.
