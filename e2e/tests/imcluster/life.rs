@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use e2e::cluster::Entry;
 use e2e::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::rig::{HOST, READY, Rig, SYSTEM};
 
@@ -17,40 +17,6 @@ const CHANGE: Duration = Duration::from_secs(180);
 const TWENTY_LOOKS: Duration = Duration::from_secs(110);
 
 impl Rig {
-    /// Waits for a condition to have this status, and returns it.
-    async fn condition(&self, kind: &str, status: &str, deadline: Duration) -> anyhow::Result<Value> {
-        eventually(deadline, &format!("{kind} to be {status}"), || async {
-            let cluster = self.cluster.get(&["imcluster/prod"]).await?;
-            let generation = &cluster["metadata"]["generation"];
-            let listed = cluster["status"]["conditions"].as_array().context("no conditions")?;
-            let found = listed.iter().find(|listed| listed["type"] == kind).context("no such condition")?;
-            ensure!(found["status"] == status && found["observedGeneration"] == *generation, "{found}");
-            anyhow::Ok(found.clone())
-        })
-        .await
-    }
-
-    /// Waits until as many comets as asked for are ready and nothing is on its way.
-    async fn settled(&self, comets: u64) -> anyhow::Result<()> {
-        eventually(CHANGE, &format!("{comets} comets and nothing on its way"), || async {
-            let cluster = self.cluster.get(&["imcluster/prod"]).await?;
-            let (status, generation) = (&cluster["status"], &cluster["metadata"]["generation"]);
-            ensure!(status["observedGeneration"] == *generation, "an older generation");
-            ensure!(status["comet"]["replicas"] == comets && status["comet"]["readyReplicas"] == comets, "{status}");
-            let held = |kind: &str, value: &str| {
-                let listed = status["conditions"].as_array().into_iter().flatten();
-                listed.into_iter().any(|held| held["type"] == kind && held["status"] == value)
-            };
-            ensure!(held("Ready", "True") && held("Progressing", "False"), "{status}");
-            anyhow::Ok(())
-        })
-        .await
-    }
-
-    async fn a_push_arrives(&self, token: &str) {
-        self.push_through_the_ingress("ws://198.18.0.1:80/sub", HOST, token).await.unwrap();
-    }
-
     /// What the operator has written since then, leases excluded.
     fn written_since(&self, since: &str) -> Vec<Entry> {
         let entries = self.cluster.audit_log().unwrap();
@@ -69,36 +35,29 @@ async fn a_cluster_is_scaled_edited_broken_mended_left_alone_and_removed_as_a_ku
     // A stranger's object by the name of a child is left alone and named.
     rig.cluster.apply(STRANGER).await.unwrap();
     rig.cluster.apply(&rig.quick("prod")).await.unwrap();
-    eventually(READY, "the stranger's object to be named", || async {
-        let ready = rig.condition("Ready", "False", READY).await?;
-        let said = ready["message"].as_str().unwrap_or_default();
-        ensure!(ready["reason"] == "ForeignObject" && said.contains("prod-job"), "{ready}");
-        anyhow::Ok(())
-    })
-    .await
-    .unwrap();
+    rig.condition("prod", "Ready", "ForeignObject", &["prod-job"], READY).await.unwrap();
     let stranger = rig.cluster.get(&["poddisruptionbudget/prod-job"]).await.unwrap();
     assert_eq!(stranger["spec"]["maxUnavailable"], 7, "{stranger}");
     assert!(stranger["metadata"]["ownerReferences"].is_null(), "{stranger}");
     kubectl(&["delete", "poddisruptionbudget/prod-job"]).await;
-    rig.settled(2).await.unwrap();
+    rig.settled("prod").await.unwrap();
     step("Ready once the stranger's object is gone");
     let token = rig.push_token("prod").await.unwrap();
-    rig.a_push_arrives(&token).await;
+    rig.a_push_arrives(HOST, &token).await.unwrap();
 
     assert!(kubectl(&["explain", "imcluster.spec.comet.drain"]).await.contains("maxSeconds"));
     assert!(kubectl(&["get", "imc", "prod"]).await.contains("True"));
     assert!(kubectl(&["get", "all"]).await.contains("imcluster.imcluster.dev/prod"));
 
     kubectl(&["scale", "imcluster/prod", "--replicas=3"]).await;
-    rig.settled(3).await.unwrap();
+    rig.settled("prod").await.unwrap();
     step("three comets");
     kubectl(&["scale", "imcluster/prod", "--replicas=2"]).await;
-    rig.settled(2).await.unwrap();
+    rig.settled("prod").await.unwrap();
     let drained = kubectl(&["get", "events", "--field-selector=reason=PodDrained", "--output=name"]).await;
     assert!(!drained.trim().is_empty(), "comet 2 was taken away before it had drained");
     step("two comets again, the third after it had drained");
-    rig.a_push_arrives(&token).await;
+    rig.a_push_arrives(HOST, &token).await.unwrap();
 
     // Ours is put right, what others add stays.
     kubectl(&["annotate", "deployment/prod-logic", "team=live"]).await;
@@ -115,31 +74,30 @@ async fn a_cluster_is_scaled_edited_broken_mended_left_alone_and_removed_as_a_ku
         .await
         .unwrap();
     kubectl(&["delete", "pod/prod-comet-0"]).await;
-    rig.settled(2).await.unwrap();
+    rig.settled("prod").await.unwrap();
     let logic = rig.cluster.get(&["deployment/prod-logic"]).await.unwrap();
     assert_eq!(logic["metadata"]["annotations"]["team"], "live");
-    rig.a_push_arrives(&token).await;
+    rig.a_push_arrives(HOST, &token).await.unwrap();
     step("edits and deletions of children put right");
 
     // An image that is not there: named, and the old pods serve on.
     rig.patch("prod", json!({"spec": {"version": "0.1.9"}})).await.unwrap();
-    let stalled = rig.condition("Progressing", "False", Duration::from_secs(60)).await.unwrap();
-    let said = stalled["message"].as_str().unwrap();
-    assert!(stalled["reason"] == "Stalled" && said.contains("prod-logic-") && said.contains("Image"), "{stalled}");
-    rig.a_push_arrives(&token).await;
+    let words = ["prod-logic-", "Image"];
+    rig.condition("prod", "Progressing", "Stalled", &words, Duration::from_secs(60)).await.unwrap();
+    rig.a_push_arrives(HOST, &token).await.unwrap();
     rig.patch("prod", json!({"spec": {"version": "0.1.0"}})).await.unwrap();
-    rig.settled(2).await.unwrap();
+    rig.settled("prod").await.unwrap();
     step("an image that is not there named within 60 s, the spec mended, settled");
 
     // A reloadable setting reaches the pods without a restart.
     let before = rig.pods_of_job().await.unwrap();
     rig.patch("prod", json!({"spec": {"job": {"config": {"batchCount": 7}}}})).await.unwrap();
-    rig.condition("ConfigInSync", "True", CHANGE).await.unwrap();
+    rig.condition("prod", "ConfigInSync", "InSync", &[], CHANGE).await.unwrap();
     assert_eq!(rig.pods_of_job().await.unwrap(), before);
     step("a setting reloaded without a restart");
 
     // Steady: nothing is written.
-    rig.settled(2).await.unwrap();
+    rig.settled("prod").await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let since = rig.cluster.audit_log().unwrap().last().unwrap().request_received_timestamp.clone();
     tokio::time::sleep(TWENTY_LOOKS).await;
@@ -154,7 +112,7 @@ async fn a_cluster_is_scaled_edited_broken_mended_left_alone_and_removed_as_a_ku
 
     // Without the operator everything serves on; then nothing is left.
     rig.cluster.helm(&["uninstall", "imcluster-operator", "--namespace", SYSTEM, "--wait"]).await.unwrap();
-    rig.a_push_arrives(&token).await;
+    rig.a_push_arrives(HOST, &token).await.unwrap();
     kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await;
     rig.nothing_is_left_of("prod", CHANGE).await.unwrap();
     assert!(kubectl(&["get", "crd", "imclusters.imcluster.dev", "--output=name"]).await.contains("imclusters"));

@@ -1,14 +1,15 @@
 //! A cluster with the images of this tree on its nodes and the operator's charts installed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use e2e::cluster::{Cluster, Inside, NODE, Namespace};
 use e2e::eventually;
 use e2e::image::{Image, Labels};
 use e2e::smoke::{Route, one_push};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The host of the Ingress.
 pub const HOST: &str = "im.example.com";
@@ -105,13 +106,82 @@ impl Rig {
     /// Connects a client that has a way to the node's address only, pushes to it through the Ingress, and returns how
     /// long that took.
     pub async fn push_through_the_ingress(&self, clients: &str, host: &str, token: &str) -> anyhow::Result<Duration> {
-        let route = Route {
-            clients: clients.to_owned(),
+        let route = Route { clients: clients.to_owned(), ..Self::through_the_ingress(host, token) };
+        self.client.run(async move { one_push(&route, PATIENCE).await }).await?
+    }
+
+    /// The way through the Ingress for clients and backends of the ImCluster with this host.
+    pub fn through_the_ingress(host: &str, token: &str) -> Route {
+        Route {
+            clients: format!("ws://{NODE}:80/sub"),
             backends: format!("{NODE}:80"),
             host: Some(host.to_owned()),
             token: token.to_owned(),
+        }
+    }
+
+    /// Where a client is that has a way to the node's address only.
+    pub fn client(&self) -> &Inside {
+        &self.client
+    }
+
+    /// Pushes once to a client of that host.
+    pub async fn a_push_arrives(&self, host: &str, token: &str) -> anyhow::Result<()> {
+        self.push_through_the_ingress(&format!("ws://{NODE}:80/sub"), host, token).await.map(drop)
+    }
+
+    /// Waits for a condition to hold this reason at the newest generation and its message all these words.
+    pub async fn condition(
+        &self,
+        name: &str,
+        kind: &str,
+        reason: &str,
+        words: &[&str],
+        deadline: Duration,
+    ) -> anyhow::Result<Value> {
+        eventually(deadline, &format!("{kind} of {name} to be {reason} and to say {words:?}"), || async {
+            let cluster = self.cluster.get(&["imcluster", name]).await?;
+            let generation = &cluster["metadata"]["generation"];
+            let listed = cluster["status"]["conditions"].as_array().context("no conditions")?;
+            let found = listed.iter().find(|listed| listed["type"] == kind).context("no such condition")?;
+            ensure!(found["reason"] == reason && found["observedGeneration"] == *generation, "{found}");
+            let said = found["message"].as_str().unwrap_or_default();
+            ensure!(words.iter().all(|word| said.contains(word)), "{found}");
+            anyhow::Ok(found.clone())
+        })
+        .await
+    }
+
+    /// Waits until as many comets as asked for are ready and nothing is on its way.
+    pub async fn settled(&self, name: &str) -> anyhow::Result<()> {
+        eventually(READY, &format!("{name} to be Ready with nothing on its way"), || async {
+            let cluster = self.cluster.get(&["imcluster", name]).await?;
+            let (spec, status) = (&cluster["spec"], &cluster["status"]);
+            ensure!(status["observedGeneration"] == cluster["metadata"]["generation"], "an older generation");
+            let (comets, comet) = (&spec["comet"]["replicas"], &status["comet"]);
+            ensure!(comet["replicas"] == *comets && comet["readyReplicas"] == *comets, "{status}");
+            let held = |kind: &str, value: &str| {
+                let listed = status["conditions"].as_array().into_iter().flatten();
+                listed.into_iter().any(|held| held["type"] == kind && held["status"] == value)
+            };
+            ensure!(held("Ready", "True") && held("Progressing", "False"), "{status}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// The uids of the Ready pods of a component: who serves.
+    pub async fn serving(&self, name: &str, component: &str) -> anyhow::Result<BTreeSet<String>> {
+        let selector = format!("app.kubernetes.io/instance={name},app.kubernetes.io/component={component}");
+        let pods = self.cluster.get(&["pods", "--selector", &selector]).await?;
+        let ready = json!({"type": "Ready", "status": "True"});
+        let is_ready = |pod: &&Value| {
+            let held = pod["status"]["conditions"].as_array().into_iter().flatten();
+            let mut held = held.into_iter().map(|held| json!({"type": held["type"], "status": held["status"]}));
+            pod["metadata"]["deletionTimestamp"].is_null() && held.any(|held| held == ready)
         };
-        self.client.run(async move { one_push(&route, PATIENCE).await }).await?
+        let pods = pods["items"].as_array().into_iter().flatten().filter(is_ready);
+        Ok(pods.filter_map(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned)).collect())
     }
 
     pub async fn patch(&self, name: &str, patch: Value) -> anyhow::Result<()> {

@@ -39,7 +39,7 @@ fn deployment(place: Place<'_>) -> Child {
 pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
     let mut mounts = vec![
         Mount::config_map("topology", pod::TOPOLOGY_DIR, &config::topology_name(cluster)),
-        Mount::push_tokens(&cluster.push_token.secret),
+        Mount::push_tokens(&cluster.push_token),
     ];
     mounts.extend(shared::kafka_secrets(cluster));
     mounts.extend(shared::redis_secrets(cluster));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{config, meta};
-use crate::validate::{Cluster, PUSH_TOKENS, Workload};
+use crate::validate::{Cluster, PUSH_TOKENS, PushToken, Workload};
 
 /// Whom our image and its files belong to.
 const USER: i64 = 65532;
@@ -49,11 +49,14 @@ impl Mount {
         Self { name: what.to_owned(), path: pod::secret_dir(what), source }
     }
 
-    /// The push tokens as hashes, alone: their Secret may come after the pod, and before it has the key.
-    pub(super) fn push_tokens(secret: &str) -> Self {
-        let items = json!([{"key": pod::TOKENS_FILE, "path": pod::TOKENS_FILE}]);
-        let source = json!({"secret": {"secretName": secret, "items": items, "optional": true}});
-        Self { name: PUSH_TOKENS.to_owned(), path: pod::secret_dir(PUSH_TOKENS), source }
+    /// The push tokens as hashes, alone. The Secret that we make may come after the pod; that of a user has to be
+    /// there: without it logic would let nobody push.
+    pub(super) fn push_tokens(tokens: &PushToken) -> Self {
+        let mut mount = Self::secret(PUSH_TOKENS, &tokens.secret, &[pod::TOKENS_FILE]);
+        if tokens.is_ours {
+            mount.source["secret"]["optional"] = json!(true);
+        }
+        mount
     }
 
     /// A ConfigMap as a folder, whole.

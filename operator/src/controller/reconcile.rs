@@ -118,6 +118,7 @@ async fn look_at(cluster: Arc<ImCluster>, context: &Context, caches: &Caches) ->
 async fn observe(cluster: Arc<ImCluster>, context: &Context, caches: &Caches, now: Timestamp) -> Observed {
     let (namespace, name) = place(&cluster);
     let mut pods = caches.pods(namespace, name);
+    pods.retain(|pod| pod.came_with(&cluster));
     pods.sort_by(|one, other| one.name.cmp(&other.name));
     context.reports.fill(&mut pods, REPORT_AGE).await;
     context.warnings.fill(&context.client, &mut pods, now).await;

@@ -30,6 +30,7 @@ pub fn stateful_sets() -> ApiResource {
 /// When the API server does not answer. Nothing disruptive may follow.
 pub async fn refresh(client: &Client, observed: &mut Observed) -> kube::Result<()> {
     let (namespace, name) = (observed.namespace().to_owned(), observed.name().to_owned());
+    let cluster = observed.cluster.clone();
     let kind = stateful_sets();
     let sets: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind);
     let set_name = Component::Comet.of(&name);
@@ -44,7 +45,7 @@ pub async fn refresh(client: &Client, observed: &mut Observed) -> kube::Result<(
     let pods = pods.list(&ListParams::default().labels(&comets)).await?;
     let mut known: HashMap<String, Pod> = observed.pods.drain(..).map(|pod| (pod.uid.clone(), pod)).collect();
     let found: Vec<Pod> = pods.items.iter().map(Pod::of).collect();
-    for mut pod in found {
+    for mut pod in found.into_iter().filter(|pod| pod.came_with(&cluster)) {
         if let Some(old) = known.remove(&pod.uid) {
             pod = Pod { report: old.report, warning: old.warning, is_node_lost: old.is_node_lost, ..pod };
         }

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use runtime::pod::{CONFIG_ANNOTATION, Component, DRAIN_ANNOTATION, RESTART_ANNOTATION};
 
 use super::Report;
+use crate::crd::ImCluster;
 
 /// On a comet pod beside the drain lease: when this drain began, in Unix seconds.
 pub const DRAIN_BEGAN: &str = "imcluster.dev/drain-began";
@@ -121,6 +122,12 @@ impl Pod {
         }
     }
 
+    /// Whether it is this ImCluster's, and not of one that had the same name and was deleted: its pods take their time
+    /// to leave, and say nothing of the new one.
+    pub fn came_with(&self, cluster: &ImCluster) -> bool {
+        cluster.metadata.creation_timestamp.as_ref().is_none_or(|since| since.0 <= self.created)
+    }
+
     /// Whether it is Ready and stays.
     pub fn is_ready(&self) -> bool {
         self.ready_since.is_some() && self.dies.is_none()
@@ -216,5 +223,18 @@ mod tests {
         let pod = pod(json!({ "conditions": [condition] }));
         assert_eq!(pod.trouble.unwrap().to_string(), "Unschedulable: 0/2 nodes");
         assert_eq!((pod.ordinal, pod.component), (Some(12), Some(Component::Comet)));
+    }
+
+    #[test]
+    fn a_pod_that_was_there_before_the_cluster_belongs_to_another_of_that_name() {
+        let born = |second: &str| {
+            let mut cluster = crate::plan::tests::world::World::new(json!({})).cluster;
+            cluster.metadata.creation_timestamp = Some(Time(second.parse().unwrap()));
+            cluster
+        };
+        let mut pod = pod(json!({}));
+        pod.created = "2026-01-01T00:00:10Z".parse().unwrap();
+        assert!(pod.came_with(&born("2026-01-01T00:00:10Z")) && pod.came_with(&born("2026-01-01T00:00:09Z")));
+        assert!(!pod.came_with(&born("2026-01-01T00:00:11Z")));
     }
 }

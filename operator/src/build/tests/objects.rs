@@ -214,11 +214,23 @@ fn the_push_tokens_secret_holds_the_token_for_the_user_and_its_hash_for_logic() 
     assert_eq!(data["token"], "imc_abc");
     let sum = "01031273914c4d7191c361dde889661d5cac767f4e29f64771160e17c75ad326";
     assert_eq!(data["tokens.toml"], format!("[[token]]\nname = \"prod\"\nsha256 = \"{sum}\"\nroutes = [\"*\"]\n"));
-    let mounted = templates(&build(&cluster("dev"), &facts()));
-    let logic = &mounted.iter().find(|(name, _)| name == "prod-logic").unwrap().1;
-    let volume = logic["spec"]["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "push").unwrap();
+    let volume = push_volume(&cluster("dev"));
     assert_eq!(volume["secret"]["optional"], true);
     assert_eq!(volume["secret"]["items"], json!([{"key": "tokens.toml", "path": "tokens.toml"}]));
+}
+
+#[test]
+fn a_users_own_push_tokens_have_to_be_there() {
+    let volume = push_volume(&cluster("external"));
+    assert_eq!(volume["secret"]["secretName"], "backends");
+    assert!(volume["secret"]["optional"].is_null(), "{volume}");
+}
+
+fn push_volume(cluster: &Cluster) -> Value {
+    let mounted = templates(&build(cluster, &facts()));
+    let logic = mounted.iter().find(|(name, _)| name.ends_with("-logic")).unwrap();
+    let volumes = logic.1["spec"]["volumes"].as_array().unwrap();
+    volumes.iter().find(|volume| volume["name"] == "push").unwrap().clone()
 }
 
 #[test]
