@@ -104,7 +104,7 @@ async fn last_warning(client: &Client, pod: &Pod) -> Option<Trouble> {
     let causes = found.items.into_iter().filter(|event| event.reason.as_deref() != Some("Unhealthy"));
     let last = causes.max_by_key(when)?;
     let text = last.message.unwrap_or_default();
-    Some(Trouble { reason: last.reason.unwrap_or_default(), text: text.trim().chars().take(300).collect() })
+    Some(Trouble::new(&last.reason.unwrap_or_default(), &text))
 }
 
 /// Marks pods that should be gone but are on a node that has not been ready for `after`.

@@ -13,6 +13,11 @@ use crate::crd::ImCluster;
 /// On a comet pod beside the drain lease: when this drain began, in Unix seconds.
 pub const DRAIN_BEGAN: &str = "imcluster.dev/drain-began";
 
+/// Kubernetes' word for a container that ends again and again.
+pub const CRASHES: &str = "CrashLoopBackOff";
+/// What our processes end with when their settings cannot be used (`runtime::config::ConfigError::exit_code`).
+const REFUSED: i32 = 64;
+
 /// One pod of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
@@ -67,12 +72,14 @@ pub struct Trouble {
     pub reason: String,
     /// In full.
     pub text: String,
+    /// Whether only another spec helps: there is nothing to wait for.
+    pub is_final: bool,
 }
 
 impl Trouble {
-    fn new(reason: &str, text: Option<&String>) -> Self {
-        let text = text.map(|text| text.trim().chars().take(300).collect()).unwrap_or_default();
-        Self { reason: reason.to_owned(), text }
+    /// Something that may pass.
+    pub fn new(reason: &str, text: &str) -> Self {
+        Self { reason: reason.to_owned(), text: text.trim().chars().take(300).collect(), is_final: false }
     }
 }
 
@@ -156,35 +163,54 @@ fn time(time: &Time) -> Timestamp {
 /// Waiting and crashing containers, a container that died, a scheduler that found no node.
 fn trouble(status: &core::PodStatus) -> Option<Trouble> {
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    for container in containers {
-        let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-        let Some(state) = &container.state else { continue };
-        if let Some(waiting) = &state.waiting {
-            let reason = waiting.reason.as_deref().unwrap_or("Waiting");
-            if matches!(reason, "ContainerCreating" | "PodInitializing") {
-                continue;
-            }
-            if matches!(reason, "ErrImagePull" | "ImagePullBackOff") {
-                return Some(no_image(waiting.message.as_deref().unwrap_or_default()));
-            }
-            let said = ended.and_then(|ended| ended.message.as_ref()).filter(|text| !text.trim().is_empty());
-            return Some(Trouble::new(reason, said.or(waiting.message.as_ref())));
-        }
-        if let Some(ended) = state.terminated.as_ref().filter(|ended| ended.exit_code != 0) {
-            return Some(Trouble::new(ended.reason.as_deref().unwrap_or("Error"), ended.message.as_ref()));
-        }
+    if let Some(trouble) = containers.filter_map(of_container).next() {
+        return Some(trouble);
     }
     let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled");
     let unscheduled = scheduled.filter(|condition| condition.status == "False");
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     unscheduled.map(|condition| {
-        Trouble::new(condition.reason.as_deref().unwrap_or("Unschedulable"), condition.message.as_ref())
+        Trouble::new(condition.reason.as_deref().unwrap_or("Unschedulable"), &text(&condition.message))
     })
+}
+
+fn of_container(container: &core::ContainerStatus) -> Option<Trouble> {
+    let state = container.state.as_ref()?;
+    let ended = state.terminated.as_ref();
+    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    if let Some(waiting) = &state.waiting {
+        let said = waiting.message.as_deref().unwrap_or_default();
+        return match (waiting.reason.as_deref().unwrap_or("Waiting"), before) {
+            ("ContainerCreating" | "PodInitializing", _) => None,
+            ("ErrImagePull" | "ImagePullBackOff", _) => Some(no_image(said)),
+            (CRASHES, Some(ended)) => Some(ended_with(ended)),
+            (reason, _) => Some(Trouble::new(reason, said)),
+        };
+    }
+    // One that runs again may be well now, unless it has shown that it will not be.
+    let is_again = |ended: &&core::ContainerStateTerminated| {
+        !container.ready && (ended.exit_code == REFUSED || container.restart_count > 1)
+    };
+    let ended = ended.or(before.filter(is_again));
+    ended.filter(|ended| ended.exit_code != 0).map(ended_with)
+}
+
+/// While a container that ends is started again and again, Kubernetes says so in turns in three ways: ended, waiting,
+/// running. Here it is one, with what the program said last.
+fn ended_with(ended: &core::ContainerStateTerminated) -> Trouble {
+    let reason = ended.reason.as_deref().filter(|reason| !matches!(*reason, "Error" | "Completed"));
+    let said = ended.message.as_deref().unwrap_or_default();
+    let said = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    let Trouble { reason, text, .. } = Trouble::new(reason.unwrap_or(CRASHES), said);
+    let code = format!("exit code {}", ended.exit_code);
+    let text = if text.is_empty() { code } else { format!("{text} ({code})") };
+    Trouble { reason, text, is_final: ended.exit_code == REFUSED }
 }
 
 /// The kubelet says the same in turns in two ways: while it tries, and while it waits to try again.
 fn no_image(text: &str) -> Trouble {
-    let text = text.split_once("ErrImagePull: ").map_or(text, |(_, text)| text).to_owned();
-    Trouble::new("ImagePullBackOff", Some(&text))
+    let text = text.split_once("ErrImagePull: ").map_or(text, |(_, text)| text);
+    Trouble::new("ImagePullBackOff", text)
 }
 
 #[cfg(test)]
@@ -213,6 +239,49 @@ mod tests {
             waiting("ImagePullBackOff", "Back-off pulling image \"a:1\": ErrImagePull: failed to pull: not found");
         assert_eq!(tries, waits);
         assert_eq!(tries.unwrap().to_string(), "ImagePullBackOff: failed to pull: not found");
+    }
+
+    /// A container in one state, whose last one may have ended.
+    fn container(state: serde_json::Value, last: serde_json::Value, restarts: i32) -> Option<Trouble> {
+        let container = json!({
+            "name": "comet", "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state,
+            "lastState": last,
+        });
+        pod(json!({ "containerStatuses": [container] })).trouble
+    }
+
+    fn ended(code: i32, message: &str) -> serde_json::Value {
+        json!({ "terminated": { "exitCode": code, "reason": "Error", "message": message } })
+    }
+
+    #[test]
+    fn a_program_that_refuses_its_settings_is_one_final_trouble_with_its_last_line_whatever_the_kubelet_does() {
+        let refuses = ended(64, "imcluster: job.toml: imcluster.what is not a setting of job\n");
+        let back_off = "back-off 10s restarting failed container=job pod=prod-job-1_im(f00)";
+        let waits = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": back_off } });
+        let runs = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
+        let first = container(refuses.clone(), json!({}), 0).unwrap();
+        let text = "CrashLoopBackOff: imcluster: job.toml: imcluster.what is not a setting of job (exit code 64)";
+        assert_eq!((first.to_string().as_str(), first.is_final), (text, true));
+        assert_eq!(container(waits, refuses.clone(), 1).as_ref(), Some(&first));
+        assert_eq!(container(runs, refuses.clone(), 1).as_ref(), Some(&first));
+        assert_eq!(container(refuses.clone(), refuses, 1), Some(first));
+    }
+
+    #[test]
+    fn a_container_that_crashes_has_its_last_words_for_a_cause_and_one_that_runs_again_may_be_well() {
+        let crashed = ended(1, "INFO starts\nimcluster: cannot bind\n\n");
+        let runs = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
+        let first = container(crashed.clone(), json!({}), 0).unwrap();
+        assert_eq!(first.to_string(), "CrashLoopBackOff: imcluster: cannot bind (exit code 1)");
+        assert!(!first.is_final);
+        assert_eq!(container(runs.clone(), crashed.clone(), 1), None);
+        assert_eq!(container(runs.clone(), crashed, 2), Some(first), "twice is a habit");
+        let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
+        let waits = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } });
+        assert_eq!(container(waits, killed, 1).unwrap().to_string(), "OOMKilled: exit code 137");
+        assert_eq!(container(json!({ "terminated": { "exitCode": 0 } }), json!({}), 0), None);
+        assert_eq!(container(runs, json!({}), 0), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use world::{BAD, World, key, seen};
 
 use super::*;
 use crate::events::Reason;
+use crate::observe::Pod;
 
 fn running() -> World {
     let mut world = World::new(json!({}));
@@ -384,6 +385,46 @@ fn dependencies_that_fail_are_named_by_pod_and_cause() {
     assert_eq!(held("DependenciesReady").reason, "KafkaAuthFailed");
     assert_eq!((held("Ready").status.as_str(), held("Degraded").status.as_str()), ("False", "True"));
     assert!(next.notes.iter().any(|note| note.reason == Reason::DependencyMissing));
+}
+
+#[test]
+fn a_setting_that_a_pod_refuses_is_named_at_its_first_end_and_again_when_it_is_another() {
+    for (component, reason) in [("logic", "RollingLogic"), ("job", "RollingJob"), ("comet", "RollingComet")] {
+        let mut world = running();
+        let before: Vec<String> = world.pods.iter().map(|pod| pod.uid.clone()).collect();
+        let overrides = json!({ "imcluster": { "what": 1 } });
+        world.edit(json!({ component: { "configOverrides": overrides } }));
+        let is_new = |pod: &Pod| pod.component.unwrap().name() == component && !before.contains(&pod.uid);
+        while !world.pods.iter().any(is_new) {
+            world.turn();
+        }
+        world.turn();
+        assert_eq!(world.condition("Progressing"), yes(reason));
+        let refuses = |world: &mut World, what: &str| {
+            let pod = world.pods.iter_mut().find(|pod| is_new(pod)).unwrap();
+            (pod.ready_since, pod.created) = (None, world.now);
+            let message =
+                format!("imcluster: /etc/{component}.toml: imcluster.{what} is not a setting of {component}\n");
+            let ended = json!({ "exitCode": 64, "reason": "Error", "message": message });
+            let container = json!({
+                "name": component, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": ended },
+            });
+            let status = json!({ "metadata": {}, "status": { "containerStatuses": [container] } });
+            pod.trouble = Pod::of(&serde_json::from_value(status).unwrap()).trouble;
+            let name = pod.name.clone();
+            let next = world.plan();
+            world.cluster.status = Some(next.status);
+            let said = format!(
+                "{name}: CrashLoopBackOff: imcluster: /etc/{component}.toml: imcluster.{what} is not a setting of \
+                 {component} (exit code 64)"
+            );
+            assert_eq!((world.condition("Progressing"), world.message("Progressing")), (no("Stalled"), said));
+            assert_eq!(world.condition("Degraded"), yes("PodsNotReady"));
+        };
+        refuses(&mut world, "what");
+        refuses(&mut world, "other");
+    }
 }
 
 /// A new version, one comet fewer, an object more and one less: everything that is written at all.

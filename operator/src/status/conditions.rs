@@ -5,10 +5,11 @@ use k8s_openapi::jiff::Timestamp;
 use runtime::pod::Component;
 
 use super::{Facts, numbers};
+use crate::observe::pod::CRASHES;
 use crate::observe::{Observed, Pod};
 use crate::validate::Invalid;
 
-/// A pod that has a cause to be unready is given this long, in seconds.
+/// A pod that has a cause to be unready, one that may pass, is given this long, in seconds.
 const KNOWN_CAUSE: i64 = 30;
 /// One that has none, this long.
 const NO_CAUSE: i64 = 300;
@@ -109,10 +110,15 @@ impl Conditions {
 }
 
 /// Whether two texts speak of the same pod and the same of Kubernetes' words. What follows the word counts tries and
-/// names ports: no reason to write it anew each time.
+/// names ports: no reason to write it anew each time. Only the last words of a program that crashes say what to change.
 fn is_same_cause(reason: &str, old: &str, new: &str) -> bool {
     let of_pods = ["Stalled", "PodsNotReady", "CometNotReady", "LogicNotReady", "JobNotReady"];
-    let cause = |text: &str| text.splitn(3, ": ").take(2).map(str::to_owned).collect::<Vec<_>>();
+    let cause = |text: &str| {
+        let mut parts = text.splitn(3, ": ").map(str::to_owned);
+        let (pod, word) = (parts.next(), parts.next());
+        let said = parts.next().filter(|_| word.as_deref() == Some(CRASHES));
+        (pod, word, said.map(|said| said.replace(|letter: char| letter.is_ascii_digit(), "")))
+    };
     of_pods.contains(&reason) && cause(old) == cause(new)
 }
 
@@ -205,13 +211,17 @@ fn stalled(facts: &Facts<'_>) -> Option<String> {
     let mut stuck: Vec<&Pod> = services
         .filter(|pod| {
             let age = facts.now.as_second() - pod.created.as_second();
-            let patience = if pod.cause().is_some() { KNOWN_CAUSE } else { NO_CAUSE };
+            let patience = match pod.cause() {
+                Some(cause) if cause.is_final => 0,
+                Some(_) => KNOWN_CAUSE,
+                None => NO_CAUSE,
+            };
             // A pod that moves its clients away is not ready because it was asked to.
             let is_asked = pod.report.as_ref().is_some_and(|report| report.draining == Some(true));
             !pod.is_ready() && !is_asked && age >= patience
         })
         .collect();
-    stuck.sort_by_key(|pod| (pod.cause().is_none(), pod.name.clone()));
+    stuck.sort_by_key(|pod| (pod.cause().is_none_or(|cause| !cause.is_final), pod.cause().is_none(), pod.name.clone()));
     let pod = stuck.first()?;
     Some(match pod.cause() {
         Some(cause) => format!("{}: {cause}", pod.name),

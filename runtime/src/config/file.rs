@@ -35,11 +35,11 @@ pub(super) fn read(
 
     let file = path.display();
     let mut settings: BTreeMap<String, Setting> = BTreeMap::new();
-    let mut without_effect = Vec::new();
+    let (mut without_effect, mut unknown) = (Vec::new(), Vec::new());
     for (key, value) in entries {
         let lower = key.to_ascii_lowercase();
         match meaning(&lower, command, keys) {
-            None => notices.push(Notice::Warn(format!("{file}: {key} is not a setting of this service, ignored"))),
+            None => unknown.push(key),
             Some((Meaning::NoEffect, _)) => without_effect.push(key),
             Some((Meaning::Replaced(by), _)) => {
                 notices.push(Notice::Warn(format!("{file}: {key} is not taken any more, use {by}")));
@@ -68,6 +68,9 @@ pub(super) fn read(
                 }
             }
         }
+    }
+    if !unknown.is_empty() {
+        return Err(not_settings(path, command, &unknown));
     }
     if !without_effect.is_empty() {
         let keys = without_effect.join(" ");
@@ -108,6 +111,18 @@ pub(super) fn live(
         settings.insert(id.to_owned(), Setting { path: path.to_owned(), key, values });
     }
     Ok(settings)
+}
+
+/// A key that is neither ours nor goim's is a mistake: ignored, as goim does, it would look as if it were in force.
+fn not_settings(path: &Path, command: &Command, keys: &[String]) -> ConfigError {
+    let ours = |key: &String| meaning(&format!("imcluster.{}", key.to_ascii_lowercase()), command, &[]).is_some();
+    let hint = match keys.iter().find(|key| ours(key)) {
+        Some(key) => format!("imcluster.{key}"),
+        None => format!("a name of `imcluster {} --help` in camelCase under [imcluster]", command.get_name()),
+    };
+    let are = if keys.len() == 1 { "is not a setting" } else { "are not settings" };
+    let (file, keys) = (path.display(), keys.join(", "));
+    ConfigError::Invalid(format!("{file}: {keys} {are} of {}: expected {hint}", command.get_name()))
 }
 
 /// A name without what two spellings of it may differ in.

@@ -106,24 +106,30 @@ fn goims_keys_are_read_in_any_case_and_lists_become_several_values() {
 
 #[test]
 fn our_own_table_sets_any_argument_by_its_camel_case_name() {
-    let given = Given::file("[imcluster]\nauth = \"trust\"\nlogFormat = \"json\"\nauthUrl = \"u\"\nnonsense = 1\n");
+    let given = Given::file("[imcluster]\nauth = \"trust\"\nlogFormat = \"json\"\nauthUrl = \"u\"\n");
     let loaded = load_line(&format!("--config {}", given.path()), &[]).unwrap();
     assert_eq!(loaded.service.auth, "trust");
     assert_eq!(loaded.service.auth_url.as_deref(), Some("u"));
     assert_eq!(loaded.process.log_format, LogFormat::Json);
-    let text = format!("{}: imcluster.nonsense is not a setting of this service, ignored", given.path());
-    assert_eq!(loaded.notices, [Notice::Warn(text)]);
+    assert_eq!(loaded.notices, []);
 }
 
 #[test]
-fn replaced_and_unknown_keys_warn() {
-    let given = Given::file("what = 1\n[discovery]\nnodes = [\"127.0.0.1:7171\"]\n");
-    let file = given.path();
-    let expected = [
-        Notice::Warn(format!("{file}: discovery.nodes is not taken any more, use --comets")),
-        Notice::Warn(format!("{file}: what is not a setting of this service, ignored")),
-    ];
-    assert_eq!(given.load("", &[]).unwrap().notices, expected);
+fn replaced_keys_warn() {
+    let given = Given::file("[discovery]\nnodes = [\"127.0.0.1:7171\"]\n");
+    let text = format!("{}: discovery.nodes is not taken any more, use --comets", given.path());
+    assert_eq!(given.load("", &[]).unwrap().notices, [Notice::Warn(text)]);
+}
+
+#[test]
+fn keys_that_are_neither_goims_nor_ours_are_refused_by_name() {
+    let given = Given::file("[imcluster]\nauthFiel = \"a\"\nauthUrl = \"u\"\n");
+    let expected = "imcluster.authFiel is not a setting of comet: expected a name of `imcluster comet --help` in \
+                    camelCase under [imcluster]";
+    assert_eq!(refused(given.load("", &[])), format!("{}: {expected}", given.path()));
+    let given = Given::file("authUrl = \"u\"\n[tcp]\nreader = 1\n[what]\never = [1]\n[[what.else]]\na = 1\n");
+    let expected = "authUrl, what.else, what.ever are not settings of comet: expected imcluster.authUrl";
+    assert_eq!(refused(given.load("", &[])), format!("{}: {expected}", given.path()));
 }
 
 #[test]

@@ -431,8 +431,7 @@ impl World {
         for pod in &mut self.pods {
             let is_good = self.templates[pod.revision.as_ref().unwrap()].1;
             if !is_good {
-                let text = "manifest unknown".to_owned();
-                pod.trouble = Some(Trouble { reason: "ImagePullBackOff".into(), text });
+                pod.trouble = Some(Trouble::new("ImagePullBackOff", "manifest unknown"));
                 continue;
             }
             let is_up = now.as_second() - pod.created.as_second() >= START;
