@@ -4,8 +4,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "imcluster/broken.rs"]
+mod broken;
+#[path = "imcluster/external.rs"]
+mod external;
+#[path = "imcluster/first.rs"]
+mod first;
 #[path = "imcluster/fixtures.rs"]
 mod fixtures;
+#[path = "imcluster/hands.rs"]
+mod hands;
 #[path = "imcluster/installed.rs"]
 mod installed;
 #[path = "imcluster/life.rs"]

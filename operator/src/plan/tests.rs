@@ -388,6 +388,18 @@ fn dependencies_that_fail_are_named_by_pod_and_cause() {
 }
 
 #[test]
+fn a_logic_that_lets_nobody_push_makes_nothing_ready() {
+    let mut world = running();
+    let logic = world.pods.iter_mut().find(|pod| pod.name.starts_with("prod-logic")).unwrap();
+    logic.report.as_mut().unwrap().push_tokens = Some("missing".into());
+    let next = world.plan();
+    let ready = next.status.conditions.iter().find(|held| held.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "SecretNotFound"));
+    assert!(ready.message.contains("prod-push-token"), "{}", ready.message);
+    assert!(next.push_token.is_some(), "it is made again");
+}
+
+#[test]
 fn a_setting_that_a_pod_refuses_is_named_at_its_first_end_and_again_when_it_is_another() {
     for (component, reason) in [("logic", "RollingLogic"), ("job", "RollingJob"), ("comet", "RollingComet")] {
         let mut world = running();

@@ -271,6 +271,10 @@ fn dependencies(facts: &Facts<'_>) -> Verdict {
             }
             return no(reason, text);
         }
+        if report.push_tokens.as_deref() == Some("missing") {
+            let secret = &facts.cluster.push_token.secret;
+            return no("SecretNotFound", format!("{}: no push token in the secret {secret} yet", pod.name));
+        }
         if let Some(topic) = report.topic.as_ref().filter(|topic| !topic.ok) {
             let error = topic.error.clone().unwrap_or_else(|| "is not as spec.kafka.topic says".to_owned());
             return no("TopicMismatch", format!("{}: {error}", facts.cluster.kafka.topic.name));
