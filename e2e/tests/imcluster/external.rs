@@ -39,11 +39,14 @@ impl External {
         let kafka = authority.issue("kafka", &names)?;
         let redis = authority.issue("redis", &["*.default.svc"])?;
 
-        let mut objects = Vec::new();
+        let mut objects = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})];
         let mut files = json!({"ca.crt": ca, "broker.pem": read_to_string(&kafka.bundle)?, "admin.properties": ADMIN});
         for id in BROKERS {
             files[format!("{id}.properties")] = json!(properties(id));
-            objects.extend([service(&format!("kafka-{id}"), &SASL, &json!({"broker": id.to_string()})), broker(id, kafka_password)]);
+            objects.extend([
+                service(&format!("kafka-{id}"), &SASL, &json!({"broker": id.to_string()})),
+                broker(id, kafka_password),
+            ]);
         }
         objects.push(secret("kafka", None, &files));
         let keys = NAMESPACES.map(|namespace| format!("~{namespace}:*")).join(" ");
@@ -51,7 +54,11 @@ impl External {
         let config = config.replace("{password}", redis_password).replace("{keys}", &keys);
         let (cert, key) = (read_to_string(&redis.cert)?, read_to_string(&redis.key)?);
         let files = json!({"ca.crt": ca, "tls.crt": cert, "tls.key": key, "redis.conf": config});
-        objects.extend([secret("redis", None, &files), service("redis", &REDIS_PORT, &json!({"app": "redis"})), redis_pod()]);
+        objects.extend([
+            secret("redis", None, &files),
+            service("redis", &REDIS_PORT, &json!({"app": "redis"})),
+            redis_pod(),
+        ]);
         let login = |password: &str| json!({"username": USER, "password": password});
         for namespace in NAMESPACES {
             let namespace = Some(namespace);
@@ -59,11 +66,11 @@ impl External {
             objects.push(secret(KAFKA_USER, namespace, &login(kafka_password)));
             objects.push(secret(REDIS_USER, namespace, &login(redis_password)));
         }
-        let other = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": [&[other], &objects[..]].concat()});
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         rig.cluster.apply(&list.to_string()).await?;
         let pods = BROKERS.iter().map(|id| format!("pod/kafka-{id}")).chain(["pod/redis".to_owned()]);
-        try_join_all(pods.map(|pod| async move { rig.cluster.wait(READY, &pod, "condition=Ready", &[]).await })).await?;
+        try_join_all(pods.map(|pod| async move { rig.cluster.wait(READY, &pod, "condition=Ready", &[]).await }))
+            .await?;
         allow(rig).await?;
         Ok(Self)
     }
@@ -138,7 +145,8 @@ async fn allow(rig: &Rig) -> anyhow::Result<()> {
 }
 
 async fn gate(rig: &Rig, name: &str, kafka: &Value, redis: &Value) -> anyhow::Result<()> {
-    let items = [service(&format!("{name}-kafka"), &SASL, kafka), service(&format!("{name}-redis"), &REDIS_PORT, redis)];
+    let items =
+        [service(&format!("{name}-kafka"), &SASL, kafka), service(&format!("{name}-redis"), &REDIS_PORT, redis)];
     rig.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).await?;
     Ok(())
 }
