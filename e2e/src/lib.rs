@@ -27,6 +27,7 @@ pub mod os;
 pub mod ports;
 pub mod program;
 pub mod redis;
+pub mod rights;
 #[cfg(test)]
 mod scripted;
 pub mod smoke;

@@ -6,6 +6,8 @@
 
 #[path = "imcluster/broken.rs"]
 mod broken;
+#[path = "imcluster/deploys.rs"]
+mod deploys;
 #[path = "imcluster/external.rs"]
 mod external;
 #[path = "imcluster/first.rs"]
@@ -29,15 +31,18 @@ use rig::{HOST, READY, Rig};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twelve_lines_make_a_cluster_that_takes_a_push_through_the_ingress_and_a_node_port() {
+async fn twelve_lines_make_a_cluster_that_takes_a_push_by_every_way_and_all_of_it_can_be_removed() {
     let rig = Rig::start().await.unwrap();
     let manifest = rig.twelve_lines("prod");
     assert!(manifest.lines().count() <= 12, "{manifest}");
 
     let began = Instant::now();
     rig.cluster.apply(&manifest).await.unwrap();
-    rig.cluster.wait(READY, "imcluster/prod", "condition=Ready", &[]).await.unwrap();
-    println!("Ready after {:.1} s", began.elapsed().as_secs_f64());
+    let ready = async {
+        rig.cluster.wait(READY, "imcluster/prod", "condition=Ready", &[]).await.unwrap();
+        println!("Ready after {:.1} s", began.elapsed().as_secs_f64());
+    };
+    tokio::join!(ready, fixtures::judge_all(&rig.cluster));
 
     let token = rig.push_token("prod").await.unwrap();
     let took = rig.push_through_the_ingress("ws://198.18.0.1:80/sub", HOST, &token).await.unwrap();
@@ -47,8 +52,10 @@ async fn twelve_lines_make_a_cluster_that_takes_a_push_through_the_ingress_and_a
     let port = rig.node_port("prod-comet-public", "ws").await.unwrap();
     let took = rig.push_through_the_ingress(&format!("ws://198.18.0.1:{port}/sub"), HOST, &token).await.unwrap();
     println!("the same to a client through a NodePort: {:.1} ms", took.as_secs_f64() * 1e3);
+    ways::gateway_and_autoscaler(&rig, &token).await;
 
     rig.cluster.kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await.unwrap();
     rig.nothing_is_left_of("prod", Duration::from_secs(120)).await.unwrap();
+    installed::test_and_remove(&rig).await;
     rig.end().await.unwrap();
 }

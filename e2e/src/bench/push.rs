@@ -232,7 +232,11 @@ async fn call(
     Ok(())
 }
 
-pub(crate) async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+/// A connection to logic's HTTP API, or to what stands before it.
+///
+/// # Errors
+/// When nobody listens there.
+pub async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let stream = client::tcp(address, None).await.with_context(|| format!("connecting to logic at {address}"))?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
@@ -242,7 +246,11 @@ pub(crate) async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full
     Ok(sender)
 }
 
-pub(crate) async fn post(
+/// One push over it.
+///
+/// # Errors
+/// What was answered instead of code 0.
+pub async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
     host: &str,
     token: Option<&str>,

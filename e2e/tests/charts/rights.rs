@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
+use e2e::rights::Right;
 
-/// One verb on one resource of one group.
-type Right = (String, String, String);
+use super::*;
 
 /// The rights of a Role or ClusterRole.
 fn granted(role: &Value) -> BTreeSet<Right> {
@@ -17,7 +16,7 @@ fn granted(role: &Value) -> BTreeSet<Right> {
         for group in strings(&rule["apiGroups"]) {
             for resource in strings(&rule["resources"]) {
                 for verb in strings(&rule["verbs"]) {
-                    rights.insert((group.clone(), resource.clone(), verb));
+                    rights.insert(Right { group: group.clone(), resource: resource.clone(), verb });
                 }
             }
         }
@@ -25,26 +24,9 @@ fn granted(role: &Value) -> BTreeSet<Right> {
     rights
 }
 
-/// The rights in the table below a heading; each row has to give a reason.
+/// The rights in the table below a heading.
 fn explained(page: &str, heading: &str) -> BTreeSet<Right> {
-    let (_, section) = page.split_once(&format!("\n## {heading}")).unwrap_or_else(|| panic!("no section {heading}"));
-    let section = section.split("\n## ").next().unwrap();
-    let mut rights = BTreeSet::new();
-    for row in section.lines().filter(|line| line.starts_with('|')).skip(2) {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [groups, resources, verbs, why] = cells[..] else { panic!("four cells: {row}") };
-        assert!(why.len() > 10, "no reason: {row}");
-        for group in groups.split(", ") {
-            let group = if group == "core" { "" } else { group };
-            for resource in resources.split(", ") {
-                for verb in verbs.split(", ") {
-                    assert!(rights.insert((group.to_owned(), resource.to_owned(), verb.to_owned())), "twice: {row}");
-                }
-            }
-        }
-    }
-    assert!(!rights.is_empty(), "{heading} has no table");
-    rights
+    e2e::rights::explained(page, heading).unwrap().into_keys().collect()
 }
 
 fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> Vec<&'a Value> {
@@ -103,7 +85,7 @@ async fn what_is_watched_decides_between_roles_and_a_cluster_role() {
 async fn no_secret_can_be_read_and_no_right_is_a_star() {
     for arguments in [&[][..], &["--set=watchNamespaces=*"]] {
         for role in rendered(OPERATOR, arguments).await.iter().filter(|object| object["rules"].is_array()) {
-            for (group, resource, verb) in granted(role) {
+            for Right { group, resource, verb } in granted(role) {
                 assert!(!format!("{group}{resource}{verb}").contains('*'), "{group} {resource} {verb}");
                 assert!(resource != "secrets" || verb == "create", "{verb} {resource}");
                 assert_ne!(verb, "deletecollection", "{resource}");
@@ -119,7 +101,11 @@ async fn the_smoke_test_may_touch_its_own_imcluster_only() {
     let objects = rendered(OPERATOR, &["--set=watchNamespaces={team-a,team-b}"]).await;
     let role = named(&objects, "Role", "imcluster-operator-smoke")[0];
     assert_eq!(role["metadata"]["namespace"], "team-a");
-    let right = |verb: &str| ("imcluster.dev".to_owned(), "imclusters".to_owned(), verb.to_owned());
+    let right = |verb: &str| Right {
+        group: "imcluster.dev".to_owned(),
+        resource: "imclusters".to_owned(),
+        verb: verb.to_owned(),
+    };
     assert_eq!(granted(role), BTreeSet::from(["create", "delete", "get"].map(right)));
     for rule in role["rules"].as_array().unwrap() {
         let create = rule["verbs"] == json!(["create"]);

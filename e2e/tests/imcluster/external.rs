@@ -39,7 +39,7 @@ impl External {
         let kafka = authority.issue("kafka", &names)?;
         let redis = authority.issue("redis", &["*.default.svc"])?;
 
-        let mut objects = Vec::new();
+        let mut objects = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})];
         let mut files = json!({"ca.crt": ca, "broker.pem": read_to_string(&kafka.bundle)?, "admin.properties": ADMIN});
         for id in BROKERS {
             files[format!("{id}.properties")] = json!(properties(id));
@@ -66,8 +66,7 @@ impl External {
             objects.push(secret(KAFKA_USER, namespace, &login(kafka_password)));
             objects.push(secret(REDIS_USER, namespace, &login(redis_password)));
         }
-        let other = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": [&[other], &objects[..]].concat()});
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         rig.cluster.apply(&list.to_string()).await?;
         let pods = BROKERS.iter().map(|id| format!("pod/kafka-{id}")).chain(["pod/redis".to_owned()]);
         try_join_all(pods.map(|pod| async move { rig.cluster.wait(READY, &pod, "condition=Ready", &[]).await }))

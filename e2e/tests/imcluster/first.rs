@@ -79,7 +79,7 @@ async fn a_push_arrives_at_the_first_try_whenever_an_imcluster_says_for_the_firs
         let batch: Vec<(String, Duration)> = (made..made + BATCH)
             .map(|number| (format!("first-{number}"), Duration::from_millis(random.random_range(0..=GATE))))
             .collect();
-        let pushes = batch.iter().map(|(name, delay)| async {
+        let pushes = batch.iter().map(async |(name, delay)| {
             let end = first_push(&rig, &external, &on_the_node, name, *delay).await;
             end.err().map(|error| format!("{name}, Kafka and Redis after {delay:?}: {error:#}"))
         });

@@ -48,7 +48,8 @@ impl Rig {
     async fn pods(&self) -> anyhow::Result<BTreeSet<String>> {
         let each = "{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
         let output = format!("--output=jsonpath={each}");
-        let said = self.cluster.kubectl(&["get", "pods", "--selector=app.kubernetes.io/name=imcluster", &output]).await?;
+        let said =
+            self.cluster.kubectl(&["get", "pods", "--selector=app.kubernetes.io/name=imcluster", &output]).await?;
         Ok(said.lines().map(str::to_owned).collect())
     }
 }
@@ -124,14 +125,19 @@ async fn many_hands_work_on_an_imcluster_and_many_imclusters_beside_it_and_every
     rig.cluster.apply(&prod.to_string()).await.unwrap();
     rig.settled("prod").await.unwrap();
     let prods = rig.cluster.get(&["imcluster/prod"]).await.unwrap();
-    assert_eq!((&prods["spec"]["comet"]["replicas"], &prods["spec"]["job"]["config"]["batchCount"]), (&json!(1), &json!(7)));
+    assert_eq!(
+        (&prods["spec"]["comet"]["replicas"], &prods["spec"]["job"]["config"]["batchCount"]),
+        (&json!(1), &json!(7))
+    );
     step("applied by several managers");
 
     // A child that is edited is put right; a restart that is asked for is none of the operator's business.
     let token = rig.push_token("prod").await.unwrap();
     rig.edit("service/prod-logic", "s/port:.3111/port:\\ 3999/").await.unwrap();
     rig.edit("deployment/prod-job", "s/replicas:.1/replicas:\\ 0/").await.unwrap();
-    rig.edit("deployment/prod-logic", "s/terminationGracePeriodSeconds:.*/terminationGracePeriodSeconds:\\ 1/").await.unwrap();
+    rig.edit("deployment/prod-logic", "s/terminationGracePeriodSeconds:.*/terminationGracePeriodSeconds:\\ 1/")
+        .await
+        .unwrap();
     eventually(CHANGE, "the children to be put right", || async {
         let port = rig.cluster.get(&["service/prod-logic"]).await?["spec"]["ports"][0]["port"].clone();
         let jobs = rig.cluster.get(&["deployment/prod-job"]).await?["spec"]["replicas"].clone();
@@ -187,7 +193,8 @@ async fn many_hands_work_on_an_imcluster_and_many_imclusters_beside_it_and_every
     let kept: Vec<&String> = now.intersection(&before).filter(|pod| pod.starts_with("prod-")).collect();
     rig.settled("prod").await.unwrap();
     eventually(CHANGE, "nothing of the first one to be left", || async {
-        let kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies,ingresses";
+        let kinds =
+            "all,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies,ingresses";
         let left = rig.cluster.get(&[kinds, "--selector=app.kubernetes.io/instance=prod"]).await?;
         let owned = |item: &&Value| item["metadata"]["ownerReferences"][0]["uid"] == gone;
         let left: Vec<&Value> = left["items"].as_array().context("no list")?.iter().filter(owned).collect();

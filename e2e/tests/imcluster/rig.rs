@@ -30,17 +30,10 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is a folder of the workspace")
 }
 
-/// Installs the chart of the definition.
-pub async fn install_definition(cluster: &Cluster) -> anyhow::Result<()> {
-    let chart = root().join("charts/imcluster-crds");
-    let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout=2m"];
-    cluster.helm(&[&["install", "imcluster-crds", &chart.to_string_lossy()], &namespace[..]].concat()).await?;
-    Ok(())
-}
-
 pub struct Rig {
     pub cluster: Cluster,
-    client: Inside,
+    /// Threads of clients that have a way to the node's address only.
+    pub client: Inside,
 }
 
 impl Rig {
@@ -63,10 +56,14 @@ impl Rig {
     }
 
     async fn install(&self) -> anyhow::Result<()> {
-        install_definition(&self.cluster).await?;
+        let definition = root().join("charts/imcluster-crds");
+        let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout=2m"];
+        let install = ["install", "imcluster-crds", &definition.to_string_lossy()];
+        self.cluster.helm(&[&install[..], &namespace].concat()).await?;
         let operator = root().join("charts/imcluster-operator");
         let (operator, namespace) = (operator.to_string_lossy(), ["--namespace", SYSTEM, "--wait", "--timeout=2m"]);
-        let values = ["--set=watchNamespaces={default}", "--set=resync=5s"];
+        let images = [format!("--set=helmTest.kafkaImage={KAFKA}"), format!("--set=helmTest.redisImage={REDIS}")];
+        let values = ["--set=watchNamespaces={default}", "--set=resync=5s", &images[0], &images[1]];
         self.cluster.helm(&[&["install", "imcluster-operator", &operator], &namespace[..], &values].concat()).await?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use e2e::eventually;
 use serde_json::{Value, json};
 
-use crate::rig::{READY, Rig};
+use crate::rig::Rig;
 
 const CHANGE: Duration = Duration::from_secs(90);
 /// How long a number is watched that must not change.
@@ -27,13 +27,8 @@ impl Rig {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateways_route_is_served_and_an_autoscaler_comes_and_goes_without_a_change_of_the_number() {
-    let rig = Rig::start().await.unwrap();
-    rig.cluster.apply(&rig.quick("prod")).await.unwrap();
-    rig.cluster.wait(READY, "imcluster/prod", "condition=Ready", &[]).await.unwrap();
-    let token = rig.push_token("prod").await.unwrap();
-
+/// A Gateway's route is served, and an autoscaler comes and goes without a change of the number.
+pub async fn gateway_and_autoscaler(rig: &Rig, token: &str) {
     let parent = json!({"name": "web", "namespace": "gateway"});
     let route = json!({"parentRefs": [parent], "hostnames": ["route.example.com"]});
     rig.patch("prod", json!({"spec": {"logic": {"httpRoute": route}}})).await.unwrap();
@@ -41,7 +36,7 @@ async fn a_gateways_route_is_served_and_an_autoscaler_comes_and_goes_without_a_c
         .wait(CHANGE, "httproute/prod-logic", "jsonpath={.status.parents[0].parentRef.name}=web", &[])
         .await
         .unwrap();
-    let took = rig.push_through_the_ingress("ws://198.18.0.1:80/sub", "route.example.com", &token).await.unwrap();
+    let took = rig.push_through_the_ingress("ws://198.18.0.1:80/sub", "route.example.com", token).await.unwrap();
     println!("a push through the Gateway to a client through the Gateway: {:.1} ms", took.as_secs_f64() * 1e3);
 
     // By another hand, as an autoscaler's, once the number is left to it.
@@ -63,5 +58,4 @@ async fn a_gateways_route_is_served_and_an_autoscaler_comes_and_goes_without_a_c
     .await
     .unwrap();
     rig.logics_stay(3).await;
-    rig.end().await.unwrap();
 }
