@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const KAFKA: &str = "imcluster.test/kafka:1";
 /// The image of Redis that these nodes have.
 pub const REDIS: &str = "imcluster.test/redis:1";
-const OURS: &str = "imcluster/imcluster";
+/// Our image, without its tag.
+pub const OURS: &str = "imcluster/imcluster";
 
 /// The folder of this tree.
 pub fn root() -> &'static Path {
@@ -32,8 +33,7 @@ pub fn root() -> &'static Path {
 
 pub struct Rig {
     pub cluster: Cluster,
-    /// Threads of clients that have a way to the node's address only.
-    pub client: Inside,
+    client: Inside,
 }
 
 impl Rig {
