@@ -9,11 +9,10 @@ use e2e::bench::stream;
 use e2e::cluster::NODE;
 use e2e::crowd::{Crowd, Limits, Plan, Pusher, half_to_keys, judge};
 use e2e::eventually;
-use e2e::image::{Image, Labels};
 use serde_json::{Value, json};
 
 use crate::external::External;
-use crate::rig::{OURS, READY, Rig, SYSTEM};
+use crate::rig::{READY, Rig, SYSTEM};
 
 /// Clients, and how many of them come when there are three comets.
 const CLIENTS: u32 = 1000;
@@ -31,15 +30,6 @@ const EMPTY: Duration = Duration::from_secs(180);
 const CALM: Duration = Duration::from_secs(3);
 
 impl Rig {
-    /// Packs another version: the same files under another label.
-    async fn another_version(&self, version: &str) -> anyhow::Result<()> {
-        let folder = tempfile::tempdir()?;
-        let archive = folder.path().join("imcluster.tar");
-        let labels = Labels::from([("org.opencontainers.image.revision".to_owned(), version.to_owned())]);
-        Image::Imcluster.pack(&format!("{OURS}:{version}"), &labels, &archive).await?;
-        self.cluster.import_image(&archive).await.map(drop)
-    }
-
     /// The node that each comet of prod is on.
     async fn nodes_of_comets(&self) -> anyhow::Result<Vec<String>> {
         let each = "--output=jsonpath={.items[*].spec.nodeName}";
@@ -154,5 +144,6 @@ async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is
     let report = judge(&record, &Limits::of_rate(CLOSES));
     println!("{report}");
     assert!(report.faults.is_empty(), "{:#?}", report.faults);
+    rig.nothing_was_denied();
     rig.end().await.unwrap();
 }
