@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::bench::push::{Entry, Schedule};
 use e2e::bench::stream;
-use e2e::cluster::NODE;
+use e2e::cluster::{NODE, Namespace};
 use e2e::crowd::{Crowd, Limits, Plan, Pusher, half_to_keys, judge};
 use e2e::eventually;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ const ROOMS: u32 = 20;
 const RATE: f64 = 200.0;
 /// How many clients a comet may close in a second.
 const CLOSES: usize = 100;
+const NODE2: &str = "198.18.0.2";
 const HOST: &str = "prod.example.com";
 /// How long a node may take to empty.
 const EMPTY: Duration = Duration::from_secs(180);
@@ -73,10 +74,11 @@ impl Rig {
     }
 }
 
-/// Clients `from..to` of the same crowd.
+/// Clients `from..to` of the same crowd. They know both nodes, as a load balancer would: a node sends them to its own
+/// comets only.
 fn plan(port: u16, from: u32, to: u32) -> Plan {
-    let target = format!("ws://{NODE}:{port}/sub").parse().expect("a target");
-    let mut plan = Plan::new(vec![target], (to - from) as usize, ROOMS);
+    let targets = [NODE, NODE2].map(|node| format!("ws://{node}:{port}/sub").parse().expect("a target"));
+    let mut plan = Plan::new(targets.to_vec(), (to - from) as usize, ROOMS);
     let everybody = stream::members(ROOMS);
     plan.member = std::sync::Arc::new(move |index| everybody(index + from as usize));
     plan
@@ -106,7 +108,8 @@ async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is
     let node_port = format!("ws://{NODE}:{port}/sub");
     rig.push_through_the_ingress(&node_port, HOST, &token).await.unwrap();
 
-    let threads = rig.client().threads();
+    let inside = Namespace::Cluster.inside().unwrap();
+    let threads = inside.threads();
     let crowd = Crowd::connect(plan(port, 0, CLIENTS - LATER), threads).await.unwrap();
     step("clients are in");
     let streams = half_to_keys(CLIENTS, ROOMS);
