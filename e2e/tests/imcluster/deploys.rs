@@ -113,7 +113,7 @@ async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is
     let crowd = Crowd::connect(plan(port, 0, CLIENTS - LATER), threads).await.unwrap();
     step("clients are in");
     let streams = half_to_keys(CLIENTS, ROOMS);
-    let schedule = Schedule { run: 1, streams, rate: RATE, duration: Duration::MAX, body: 64, workers: 16 };
+    let schedule = Schedule { run: 1, streams, rate: RATE, duration: Duration::MAX, body: 64, workers: 100 };
     let address = format!("{NODE}:80").parse().unwrap();
     let entry = Entry::Ingress { address, host: HOST.to_owned(), token };
     let pusher = Pusher::start(schedule, entry, threads);
@@ -143,7 +143,9 @@ async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is
     crowd.settle(CALM).await;
 
     let mut record = crowd.finish(pushed).await.unwrap();
-    record.lives.extend(later.finish(Vec::new()).await.unwrap().lives);
+    let later = later.finish(Vec::new()).await.unwrap();
+    record.lives.extend(later.lives);
+    later.reasons.into_iter().for_each(|(reason, times)| *record.reasons.entry(reason).or_default() += times);
     let report = judge(&record, &Limits::of_rate(CLOSES));
     println!("{report}");
     assert!(report.faults.is_empty(), "{:#?}", report.faults);
