@@ -186,8 +186,15 @@ impl Tally {
 
     /// Quantiles of everything noted.
     pub fn latency(&self) -> Latency {
-        let at = |quantile| self.latency.value_at_quantile(quantile);
-        Latency { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: self.latency.max() }
+        Latency::of(&self.latency)
+    }
+}
+
+impl Latency {
+    /// Those of a histogram of microseconds.
+    pub fn of(micros: &Histogram<u64>) -> Self {
+        let at = |quantile| micros.value_at_quantile(quantile);
+        Self { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: micros.max() }
     }
 }
 

@@ -95,6 +95,14 @@ impl Cluster {
         self.run("kubectl", arguments, PATIENCE).await
     }
 
+    /// The same for what may take longer, such as a drain.
+    ///
+    /// # Errors
+    /// As [`kubectl`](Self::kubectl), with this patience.
+    pub async fn kubectl_within(&self, patience: Duration, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run("kubectl", arguments, patience).await
+    }
+
     /// `kubectl get … -o json`.
     ///
     /// # Errors

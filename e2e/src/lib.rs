@@ -7,7 +7,8 @@
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`bench`] is `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
+//! body. [`crowd`] is clients that live through deploys, and its judge. [`bench`] is `imcluster bench`, [`smoke`] the
+//! one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -19,6 +20,7 @@ pub mod checker;
 pub mod child;
 pub mod client;
 pub mod cluster;
+pub mod crowd;
 mod eventually;
 pub mod image;
 pub mod kafka;

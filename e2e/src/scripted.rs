@@ -35,12 +35,15 @@ pub enum Fault {
     Busy,
     /// Answers an auth packet with bytes that are no packet.
     Garbage,
+    /// Answers nothing but the auth packet.
+    Mute,
 }
 
 #[derive(Clone)]
 pub struct ScriptedComet {
     address: SocketAddr,
     pushes: broadcast::Sender<Stamp>,
+    closes: broadcast::Sender<()>,
     seen: Arc<Seen>,
 }
 
@@ -57,14 +60,15 @@ impl ScriptedComet {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (pushes, _) = broadcast::channel(1 << 16);
+        let (closes, _) = broadcast::channel(16);
         let seen = Arc::<Seen>::default();
-        let (sender, noted) = (pushes.clone(), seen.clone());
+        let (sender, closing, noted) = (pushes.clone(), closes.clone(), seen.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, fault, sender.clone(), noted.clone()));
+                tokio::spawn(serve(socket, fault, sender.clone(), closing.subscribe(), noted.clone()));
             }
         });
-        Self { address, pushes, seen }
+        Self { address, pushes, closes, seen }
     }
 
     pub fn target(&self, scheme: &str) -> Target {
@@ -79,6 +83,11 @@ impl ScriptedComet {
         self.pushes.send(stamp).unwrap();
     }
 
+    /// Closes everybody who is in, over WebSocket with code 1012.
+    pub fn close(&self) {
+        self.closes.send(()).unwrap();
+    }
+
     pub fn heartbeats(&self) -> u64 {
         self.seen.heartbeats.load(Ordering::SeqCst)
     }
@@ -89,7 +98,13 @@ impl ScriptedComet {
     }
 }
 
-async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<Stamp>, seen: Arc<Seen>) {
+async fn serve(
+    mut socket: TcpStream,
+    fault: Fault,
+    pushes: broadcast::Sender<Stamp>,
+    mut closes: broadcast::Receiver<()>,
+    seen: Arc<Seen>,
+) {
     let (mut unread, mut frames) = (Vec::new(), None);
     let (mut pushes, mut live, mut held) = (pushes.subscribe(), false, None);
     loop {
@@ -99,6 +114,12 @@ async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<St
                 Ok(_) => None,
             },
             Ok(stamp) = pushes.recv(), if live => Some(stamp),
+            Ok(()) = closes.recv(), if live => {
+                if frames.is_some() {
+                    let _gone = socket.write_all(&[0x88, 2, 0x03, 0xf4]).await;
+                }
+                return;
+            }
         };
         if let Some(stamp) = stamp {
             let order = match (fault, stamp.number) {
@@ -149,6 +170,7 @@ async fn serve(mut socket: TcpStream, fault: Fault, pushes: broadcast::Sender<St
                     live = true;
                     Packet::new(op::AUTH_REPLY, packet.seq, "")
                 }
+                _ if fault == Fault::Mute => continue,
                 op::HEARTBEAT => {
                     seen.heartbeats.fetch_add(1, Ordering::SeqCst);
                     Packet::new(op::HEARTBEAT_REPLY, packet.seq, &b"\0\0\0\x05"[..])

@@ -8,6 +8,7 @@ use e2e::bench::measure;
 use e2e::bench::push::{Entry, Schedule};
 use e2e::bench::stream::{self, Kind};
 use e2e::client::{Client, Dial, Target};
+use e2e::crowd::{self, Crowd, Limits, Pusher, half_to_keys, judge};
 use e2e::eventually;
 use e2e::load::{Farm, Plan};
 use e2e::program::{Options, Stack};
@@ -16,7 +17,11 @@ const SOON: Duration = Duration::from_secs(60);
 const ROOMS: u32 = 10;
 
 fn target(stack: &Stack) -> Target {
-    format!("ws://{}/sub", stack.comet(0).websocket()).parse().unwrap()
+    target_of(stack, 0)
+}
+
+fn target_of(stack: &Stack, comet: usize) -> Target {
+    format!("ws://{}/sub", stack.comet(comet).websocket()).parse().unwrap()
 }
 
 async fn farm(stack: &Stack, run: u32) -> Farm {
@@ -64,6 +69,38 @@ async fn a_comet_told_to_end_still_delivers_and_closes_everybody_with_a_reason()
         assert_eq!(client.closed_within(SOON).await.unwrap(), Some(1012));
     }
     assert_eq!(process.wait(SOON).await.unwrap().code(), Some(0), "{}", process.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_comet_is_replaced_each_client_loses_only_what_was_sent_while_it_was_out_itself() {
+    let drain = ["--drain-delay=1s", "--drain-min=1s", "--close-rate=10", "--flush=1s"].map(str::to_owned).to_vec();
+    let stack = Stack::start(Options { comets: 2, comet: drain, ..Options::default() }).await.unwrap();
+    let threads = tokio::runtime::Handle::current();
+    let plan = crowd::Plan::new(vec![target_of(&stack, 0), target_of(&stack, 1)], 100, ROOMS);
+    let push = Schedule { streams: half_to_keys(100, ROOMS), ..schedule(plan.run, 600) };
+    let crowd = Crowd::connect(plan, &threads).await.unwrap();
+    let pusher = Pusher::start(push, Entry::Http { address: stack.http(), token: None }, &threads);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    crowd.mark("comet told to end");
+    let leaving = &stack.comet(0).program;
+    assert_eq!(leaving.terminate().await.unwrap().code(), Some(0), "{}", leaving.process().output());
+    crowd.mark("comet started");
+    leaving.restart().await.unwrap();
+    eventually(SOON, "everybody to be in", || async { crowd.inside() == 100 }).await.unwrap();
+    let pushed = pusher.stop().await.unwrap();
+    crowd.settle(Duration::from_secs(1)).await;
+
+    // Its 50 clients were closed over 5 s: far from all within 3 s, even where this machine was busy elsewhere.
+    let limits = Limits { window: Duration::from_secs(3), moves: 45, closes_each: 1, gap: Duration::from_secs(10) };
+    let report = judge(&crowd.finish(pushed).await.unwrap(), &limits);
+    println!("{report}");
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!((report.total.moves.closes, report.total.moves.reconnects), (50, 50), "{report}");
+    assert_eq!(report.reasons.get("closed with 1012"), Some(&50), "{report}");
+    let pushes = &report.total.pushes;
+    assert_eq!((pushes.refused, pushes.delivered + pushes.excused), (0, pushes.expected), "{report}");
+    assert!(pushes.delivered > 1000 && pushes.excused > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,8 @@ mod installed;
 mod life;
 #[path = "imcluster/rig.rs"]
 mod rig;
+#[path = "imcluster/steady.rs"]
+mod steady;
 #[path = "imcluster/ways.rs"]
 mod ways;
 

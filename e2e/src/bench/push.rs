@@ -2,6 +2,8 @@
 //!
 //! A stream belongs to one worker, which sends its pushes one after the other: so their order is the servers' to keep.
 
+mod log;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use crate::checker::Offered;
 use crate::client;
 use crate::os;
 use crate::stamp::Stamp;
+pub use log::{Log, Pushed};
 
 /// How long one push may wait for its answer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -34,6 +37,15 @@ pub enum Entry {
         address: SocketAddr,
         /// The push token.
         token: Option<String>,
+    },
+    /// The same behind an Ingress, which tells hosts apart.
+    Ingress {
+        /// Where the Ingress controller listens.
+        address: SocketAddr,
+        /// The name that is asked for.
+        host: String,
+        /// The push token.
+        token: String,
     },
     /// A comet's gRPC port, as job would.
     Grpc {
@@ -67,23 +79,35 @@ impl Schedule {
     /// # Errors
     /// When the entry cannot be reached at the start. A push that fails later is counted as refused.
     pub async fn offer(&self, entry: &Entry) -> anyhow::Result<Offered> {
+        self.offer_into(entry, None).await
+    }
+
+    /// The same, and keeps in `log` when each push was sent and answered; ends early when the log says so.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub async fn offer_logged(&self, entry: &Entry, log: &Log) -> anyhow::Result<Offered> {
+        self.offer_into(entry, Some(log)).await
+    }
+
+    async fn offer_into(&self, entry: &Entry, log: Option<&Log>) -> anyhow::Result<Offered> {
         let workers = self.workers.max(1);
         let (mut tasks, mut queues) = (JoinSet::new(), Vec::new());
         for worker in 0..workers {
             let mut sender = Sender::connect(entry).await?;
             let (queue, due) = mpsc::unbounded_channel();
             queues.push(queue);
-            let schedule = self.clone();
+            let (schedule, log) = (self.clone(), log.cloned());
             tasks.spawn(async move {
                 match schedule.rate > 0.0 {
-                    true => schedule.as_due(&mut sender, due).await,
-                    false => schedule.as_answered(&mut sender, worker, workers).await,
+                    true => schedule.as_due(&mut sender, due, log.as_ref()).await,
+                    false => schedule.as_answered(&mut sender, worker, workers, log.as_ref()).await,
                 }
             });
         }
         if self.rate > 0.0 {
-            let schedule = self.clone();
-            std::thread::spawn(move || schedule.metronome(&queues));
+            let (schedule, log) = (self.clone(), log.cloned());
+            std::thread::spawn(move || schedule.metronome(&queues, log.as_ref()));
         }
         let mut offered = Offered::default();
         while let Some(one) = tasks.join_next().await {
@@ -93,7 +117,7 @@ impl Schedule {
     }
 
     /// Hands each push to its worker when it is due: a thread, because it wakes more exactly than a timer wheel.
-    fn metronome(&self, queues: &[mpsc::UnboundedSender<(u32, Duration)>]) {
+    fn metronome(&self, queues: &[mpsc::UnboundedSender<(u32, Duration)>], log: Option<&Log>) {
         let start = os::monotonic();
         for (call, stream) in self.streams.iter().cycle().enumerate() {
             let after = Duration::from_secs_f64(call as f64 / self.rate);
@@ -101,54 +125,69 @@ impl Schedule {
                 return;
             }
             std::thread::sleep((start + after).saturating_sub(os::monotonic()));
+            if log.is_some_and(Log::has_ended) {
+                return;
+            }
             // A worker that is gone has failed, which `offer` reports.
             let _ = queues[stream::worker(*stream, queues.len())].send((*stream, start + after));
         }
     }
 
-    async fn as_due(&self, sender: &mut Sender, mut due: mpsc::UnboundedReceiver<(u32, Duration)>) -> Offered {
+    async fn as_due(
+        &self,
+        sender: &mut Sender,
+        mut due: mpsc::UnboundedReceiver<(u32, Duration)>,
+        log: Option<&Log>,
+    ) -> Offered {
         let mut offered = Offered::default();
         while let Some((stream, due)) = due.recv().await {
-            self.call(sender, stream, due, &mut offered).await;
+            self.call(sender, stream, due, &mut offered, log).await;
         }
         offered
     }
 
-    async fn as_answered(&self, sender: &mut Sender, worker: usize, workers: usize) -> Offered {
+    async fn as_answered(&self, sender: &mut Sender, worker: usize, workers: usize, log: Option<&Log>) -> Offered {
         let mut offered = Offered::default();
-        let end = os::monotonic() + self.duration;
+        let end = os::monotonic().saturating_add(self.duration);
         let mine = self.streams.iter().filter(|stream| stream::worker(**stream, workers) == worker);
         for stream in mine.cycle() {
             let now = os::monotonic();
-            if now >= end {
+            if now >= end || log.is_some_and(Log::has_ended) {
                 break;
             }
-            self.call(sender, *stream, now, &mut offered).await;
+            self.call(sender, *stream, now, &mut offered, log).await;
         }
         offered
     }
 
-    async fn call(&self, sender: &mut Sender, stream: u32, due: Duration, offered: &mut Offered) {
+    async fn call(&self, sender: &mut Sender, stream: u32, due: Duration, offered: &mut Offered, log: Option<&Log>) {
         let first = offered.number(stream);
-        let numbers = first..first + sender.merge() as u32;
-        (1..sender.merge()).for_each(|_| _ = offered.number(stream));
+        let numbers = first..first + sender.merge as u32;
+        (1..sender.merge).for_each(|_| _ = offered.number(stream));
         let stamps = numbers.clone().map(|number| Stamp { run: self.run, stream, number, due });
+        let sent = os::monotonic();
         let answer = tokio::time::timeout(DEADLINE, sender.push(stamps, stream, self.body)).await;
-        if let Err(error) = answer.context("no answer in time").and_then(|answer| answer) {
+        let answer = answer.context("no answer in time").flatten();
+        let (answered, accepted) = (os::monotonic(), answer.is_ok());
+        if let Err(error) = answer {
             tracing::debug!(error = format!("{error:#}"), "push refused");
-            numbers.for_each(|number| offered.refuse(stream, number));
+            numbers.clone().for_each(|number| offered.refuse(stream, number));
+        }
+        if let Some(log) = log {
+            numbers.for_each(|number| log.note(Pushed { stream, number, due, sent, answered, accepted }));
         }
     }
 }
 
 /// One worker's connection.
 pub struct Sender {
-    entry: Entry,
+    /// Pushes per call.
+    merge: usize,
     way: Way,
 }
 
 enum Way {
-    Http(SendRequest<Full<Bytes>>),
+    Http { sender: SendRequest<Full<Bytes>>, address: SocketAddr, host: String, token: Option<String> },
     Grpc(CometClient<tonic::transport::Channel>),
 }
 
@@ -158,20 +197,18 @@ impl Sender {
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(entry: &Entry) -> anyhow::Result<Self> {
-        let way = match entry {
-            Entry::Http { address, .. } => Way::Http(http(*address).await?),
-            Entry::Grpc { address, .. } => {
-                let channel = proto::grpc::channel(&address.to_string(), DEADLINE)?;
-                Way::Grpc(CometClient::new(channel).max_encoding_message_size(proto::grpc::MAX_MESSAGE))
-            }
+        let over_http = async |address: SocketAddr, host: String, token: Option<String>| {
+            let sender = http(address).await?;
+            anyhow::Ok(Self { merge: 1, way: Way::Http { sender, address, host, token } })
         };
-        Ok(Self { entry: entry.clone(), way })
-    }
-
-    fn merge(&self) -> usize {
-        match &self.entry {
-            Entry::Http { .. } => 1,
-            Entry::Grpc { merge, .. } => *merge,
+        match entry {
+            Entry::Http { address, token } => over_http(*address, address.to_string(), token.clone()).await,
+            Entry::Ingress { address, host, token } => over_http(*address, host.clone(), Some(token.clone())).await,
+            Entry::Grpc { address, merge } => {
+                let channel = proto::grpc::channel(&address.to_string(), DEADLINE)?;
+                let comet = CometClient::new(channel).max_encoding_message_size(proto::grpc::MAX_MESSAGE);
+                Ok(Self { merge: *merge, way: Way::Grpc(comet) })
+            }
         }
     }
 
@@ -182,15 +219,15 @@ impl Sender {
     pub async fn push(&mut self, stamps: impl Iterator<Item = Stamp>, stream: u32, size: usize) -> anyhow::Result<()> {
         let mut body = Vec::with_capacity(size.max(crate::stamp::LEN) + packet::HEADER_LEN);
         let address = Address::of(stream);
-        match (&mut self.way, &self.entry) {
-            (Way::Http(sender), Entry::Http { address: host, token }) => {
+        match &mut self.way {
+            Way::Http { sender, address: logic, host, token } => {
                 stamps.for_each(|stamp| stamp.encode(size, &mut body));
                 if sender.is_closed() {
-                    *sender = http(*host).await?;
+                    *sender = http(*logic).await?;
                 }
-                post(sender, &host.to_string(), token.as_deref(), &address.path(), body.into()).await
+                post(sender, host, token.as_deref(), &address.path(), body.into()).await
             }
-            (Way::Grpc(comet), _) => {
+            Way::Grpc(comet) => {
                 let mut raw = Vec::new();
                 for stamp in stamps {
                     body.clear();
@@ -206,7 +243,6 @@ impl Sender {
                 });
                 call(comet, address, proto).await
             }
-            (Way::Http(_), Entry::Grpc { .. }) => unreachable!("a sender is made for its entry"),
         }
     }
 }

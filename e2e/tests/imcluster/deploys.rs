@@ -1,88 +1,152 @@
-//! On a Kafka and a Redis that are not ours: two ImClusters that do not meet, then one of them through deploys.
+//! A thousand goim clients under pushes, on a Kafka and a Redis that are not ours, while comets are added and taken
+//! away, every image is changed, and a node is drained with nobody to operate.
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use bytes::Bytes;
-use e2e::bench::push;
-use e2e::client::{Client, Dial, Target};
-use e2e::cluster::NODE;
+use anyhow::{Context, ensure};
+use e2e::bench::push::{Entry, Schedule};
+use e2e::bench::stream;
+use e2e::cluster::{NODE, Namespace};
+use e2e::crowd::{Crowd, Limits, Plan, Pusher, half_to_keys, judge};
+use e2e::eventually;
+use serde_json::{Value, json};
 
 use crate::external::External;
-use crate::rig::{READY, Rig};
+use crate::rig::{READY, Rig, SYSTEM};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const OPERATION: i32 = 1000;
-/// Who is the same at both: what keeps them apart is not what clients say.
-const KEY: &str = "the-same-key";
+/// Clients, and how many of them come when there are three comets.
+const CLIENTS: u32 = 1000;
+const LATER: u32 = 400;
+/// Of 50 clients each.
+const ROOMS: u32 = 20;
+/// Pushes a second.
+const RATE: f64 = 200.0;
+/// How many clients a comet may close in a second.
+const CLOSES: usize = 100;
+const NODE2: &str = "198.18.0.2";
+const HOST: &str = "prod.example.com";
+/// How long a node may take to empty.
+const EMPTY: Duration = Duration::from_secs(180);
+/// Before and after each change the pushes go on for so long.
+const CALM: Duration = Duration::from_secs(3);
 
-/// One side: a client in room 1, and the way to push.
-struct Side {
-    client: Client,
-    host: String,
-    token: String,
+impl Rig {
+    /// The node that each comet of prod is on.
+    async fn nodes_of_comets(&self) -> anyhow::Result<Vec<String>> {
+        let each = "--output=jsonpath={.items[*].spec.nodeName}";
+        let selector = "--selector=app.kubernetes.io/instance=prod,app.kubernetes.io/component=comet";
+        let said = self.cluster.kubectl(&["get", "pods", selector, each]).await?;
+        Ok(said.split_whitespace().map(str::to_owned).collect())
+    }
+
+    async fn operators(&self, number: u32) -> anyhow::Result<()> {
+        let (namespace, replicas) = (format!("--namespace={SYSTEM}"), format!("--replicas={number}"));
+        self.cluster.kubectl(&["scale", "deployment/imcluster-operator", &namespace, &replicas]).await?;
+        eventually(READY, &format!("{number} operators"), || async {
+            let pods =
+                self.cluster.get(&["pods", &namespace, "--selector=app.kubernetes.io/name=imcluster-operator"]).await?;
+            let there = pods["items"].as_array().context("no list")?.len();
+            ensure!(there == number as usize, "{there}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// `kubectl drain` of node 2 while there is no operator; done when what was on it serves on node 1.
+    async fn drain_without_an_operator(&self) -> anyhow::Result<()> {
+        self.operators(0).await?;
+        let nodes = self.nodes_of_comets().await?;
+        ensure!(nodes.iter().any(|node| node == "node2"), "there is no comet on node 2 to be moved: {nodes:?}");
+        let timeout = format!("--timeout={}s", EMPTY.as_secs());
+        let drain = ["drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", &timeout];
+        self.cluster.kubectl_within(EMPTY, &drain).await?;
+        for (what, field) in [
+            ("statefulset/prod-comet", "readyReplicas"),
+            ("deployment/prod-logic", "readyReplicas"),
+            ("deployment/prod-job", "readyReplicas"),
+        ] {
+            self.cluster.wait(EMPTY, what, &format!("jsonpath={{.status.{field}}}=2"), &[]).await?;
+        }
+        let nodes = self.nodes_of_comets().await?;
+        ensure!(nodes == ["node1", "node1"], "{nodes:?}");
+        self.cluster.kubectl(&["uncordon", "node2"]).await?;
+        self.operators(1).await
+    }
 }
 
-impl Side {
-    async fn enter(host: String, token: String) -> anyhow::Result<Self> {
-        let mut target: Target = format!("ws://{NODE}:80/sub").parse()?;
-        target.host.clone_from(&host);
-        let mut client = Client::connect(&target, &Dial::default()).await?;
-        let auth = serde_json::json!({
-            "mid": 1, "key": KEY, "room_id": "live://1", "platform": "web", "accepts": [OPERATION],
-        });
-        client.auth(auth.to_string()).await?;
-        Ok(Self { client, host, token })
-    }
-
-    async fn push(&mut self, what: &str, body: &str) -> anyhow::Result<()> {
-        let mut logic = push::http(format!("{NODE}:80").parse()?).await?;
-        let path = format!("/goim/push/{what}&operation={OPERATION}");
-        push::post(&mut logic, &self.host, Some(&self.token), &path, Bytes::from(body.to_owned())).await
-    }
-
-    async fn receives(&mut self, body: &str) -> anyhow::Result<()> {
-        let (_, received) = self.client.push_within(PATIENCE).await?;
-        ensure!(received == body, "{}: {received:?} arrived before {body:?}", self.host);
-        Ok(())
-    }
+/// Clients `from..to` of the same crowd. They know both nodes, as a load balancer would: a node sends them to its own
+/// comets only.
+fn plan(port: u16, from: u32, to: u32) -> Plan {
+    let targets = [NODE, NODE2].map(|node| format!("ws://{node}:{port}/sub").parse().expect("a target"));
+    let mut plan = Plan::new(targets.to_vec(), (to - from) as usize, ROOMS);
+    let everybody = stream::members(ROOMS);
+    plan.member = std::sync::Arc::new(move |index| everybody(index + from as usize));
+    plan
 }
 
-/// What is pushed to one side never arrives at the other: there, the next thing to arrive is what was pushed there.
-async fn apart(mut one: Side, mut other: Side) -> anyhow::Result<()> {
-    for what in ["room?type=live&room=1", &format!("keys?keys={KEY}"), "mids?mids=1", "all?"] {
-        one.push(what, &format!("to one: {what}")).await?;
-        one.receives(&format!("to one: {what}")).await?;
-        other.push(what, &format!("to the other: {what}")).await?;
-        other.receives(&format!("to the other: {what}")).await?;
-    }
-    Ok(())
+fn prod(external: &External) -> Value {
+    let mut prod = external.imcluster("prod", 2, None);
+    prod["spec"]["comet"]["exposure"] = json!({"type": "NodePort"});
+    prod["spec"]["comet"]["drain"]["maxRatePerSecond"] = json!(CLOSES);
+    prod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clusters_on_one_kafka_and_redis_do_not_meet_and_a_deploy_goes_by() {
+async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is_replaced() {
     let rig = Rig::start().await.unwrap();
+    rig.another_version("0.1.1").await.unwrap();
     let began = Instant::now();
     let step = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
     let external = External::start(&rig).await.unwrap();
     step("three brokers over SASL and TLS, and a Redis with TLS");
-    for (name, replicas) in [("prod", 2), ("beside", 1)] {
-        rig.cluster.apply(&external.imcluster(name, replicas, None).to_string()).await.unwrap();
-    }
-    let mut sides = Vec::new();
-    for name in ["prod", "beside"] {
-        rig.cluster.wait(READY, &format!("imcluster/{name}"), "condition=Ready", &[]).await.unwrap();
-        step(&format!("{name} is Ready"));
-        let (host, token) = (format!("{name}.example.com"), rig.push_token(name).await.unwrap());
-        let took = rig.push_through_the_ingress(&format!("ws://{NODE}:80/sub"), &host, &token).await.unwrap();
-        println!(
-            "          a push through the Ingress to a client through the Ingress: {:.1} ms",
-            took.as_secs_f64() * 1e3
-        );
-        sides.push(rig.client.run(Side::enter(host, token)).await.unwrap().unwrap());
-    }
-    let (other, one) = (sides.pop().unwrap(), sides.pop().unwrap());
-    rig.client.run(apart(one, other)).await.unwrap().unwrap();
-    step("what is pushed to one of them never arrives at the other");
+    rig.cluster.apply(&prod(&external).to_string()).await.unwrap();
+    rig.settled("prod").await.unwrap();
+    step("Ready");
+    let token = rig.push_token("prod").await.unwrap();
+    rig.a_push_arrives(HOST, &token).await.unwrap();
+    let port = rig.node_port("prod-comet-public", "ws").await.unwrap();
+    let node_port = format!("ws://{NODE}:{port}/sub");
+    rig.push_through_the_ingress(&node_port, HOST, &token).await.unwrap();
+
+    let inside = Namespace::Cluster.inside().unwrap();
+    let threads = inside.threads();
+    let crowd = Crowd::connect(plan(port, 0, CLIENTS - LATER), threads).await.unwrap();
+    step("clients are in");
+    let streams = half_to_keys(CLIENTS, ROOMS);
+    let schedule = Schedule { run: 1, streams, rate: RATE, duration: Duration::MAX, body: 64, workers: 16 };
+    let address = format!("{NODE}:80").parse().unwrap();
+    let entry = Entry::Ingress { address, host: HOST.to_owned(), token };
+    let pusher = Pusher::start(schedule, entry, threads);
+
+    crowd.mark("2 to 3 comets");
+    tokio::time::sleep(CALM).await;
+    rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=3"]).await.unwrap();
+    rig.settled("prod").await.unwrap();
+    let later = Crowd::connect(plan(port, CLIENTS - LATER, CLIENTS), threads).await.unwrap();
+    step("three comets, and clients that came to them");
+    crowd.mark("3 to 2 comets");
+    rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=2"]).await.unwrap();
+    rig.settled("prod").await.unwrap();
+    step("two comets");
+    tokio::time::sleep(CALM).await;
+    crowd.mark("another image");
+    rig.patch("prod", json!({"spec": {"version": "0.1.1"}})).await.unwrap();
+    rig.settled("prod").await.unwrap();
+    step("another image everywhere");
+    tokio::time::sleep(CALM).await;
+    crowd.mark("node 2 drained");
+    rig.drain_without_an_operator().await.unwrap();
+    rig.settled("prod").await.unwrap();
+    step("node 2 drained without an operator");
+    tokio::time::sleep(CALM).await;
+    let pushed = pusher.stop().await.unwrap();
+    crowd.settle(CALM).await;
+
+    let mut record = crowd.finish(pushed).await.unwrap();
+    record.lives.extend(later.finish(Vec::new()).await.unwrap().lives);
+    let report = judge(&record, &Limits::of_rate(CLOSES));
+    println!("{report}");
+    assert!(report.faults.is_empty(), "{:#?}", report.faults);
+    rig.nothing_was_denied();
     rig.end().await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::cluster::{Cluster, Inside, NODE, Namespace};
+use e2e::cluster::{Cluster, Entry, Inside, NODE, Namespace};
 use e2e::eventually;
 use e2e::image::{Image, Labels};
 use e2e::smoke::{Route, one_push};
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const KAFKA: &str = "imcluster.test/kafka:1";
 /// The image of Redis that these nodes have.
 pub const REDIS: &str = "imcluster.test/redis:1";
+/// What the operator's account is called in the audit log.
+const ACCOUNT: &str = "system:serviceaccount:imcluster-system:imcluster-operator";
 const OURS: &str = "imcluster/imcluster";
 
 /// The folder of this tree.
@@ -32,8 +34,7 @@ pub fn root() -> &'static Path {
 
 pub struct Rig {
     pub cluster: Cluster,
-    /// Threads of clients that have a way to the node's address only.
-    pub client: Inside,
+    client: Inside,
 }
 
 impl Rig {
@@ -210,6 +211,27 @@ impl Rig {
             anyhow::Ok(())
         })
         .await
+    }
+
+    /// Packs another version: the same files under another label.
+    pub async fn another_version(&self, version: &str) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let archive = folder.path().join("imcluster.tar");
+        let labels = Labels::from([("org.opencontainers.image.revision".to_owned(), version.to_owned())]);
+        Image::Imcluster.pack(&format!("{OURS}:{version}"), &labels, &archive).await?;
+        self.cluster.import_image(&archive).await.map(drop)
+    }
+
+    /// What the operator's account asked the API server for so far.
+    pub fn requests_of_the_operator(&self) -> Vec<Entry> {
+        let entries = self.cluster.audit_log().expect("the log of a cluster that is up");
+        entries.into_iter().filter(|entry| entry.account() == ACCOUNT).collect()
+    }
+
+    /// What the chart's Role allows was enough.
+    pub fn nothing_was_denied(&self) {
+        let denied: Vec<Entry> = self.requests_of_the_operator().into_iter().filter(Entry::denied).collect();
+        assert!(denied.is_empty(), "{denied:#?}");
     }
 
     pub async fn end(self) -> anyhow::Result<()> {

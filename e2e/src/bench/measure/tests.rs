@@ -14,10 +14,11 @@ use tonic::Status;
 
 use super::*;
 use crate::bench::stream::{self, Kind};
+use crate::crowd::Pusher;
 use crate::load::{Farm, Plan};
 use crate::scripted::{Fault, ScriptedComet};
 
-/// A logic that hands every push to the comet, and refuses every tenth.
+/// A logic that hands every push to the comet, and refuses every tenth. Behind an Ingress it is `im.example`.
 async fn scripted_logic(comet: ScriptedComet) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -28,6 +29,10 @@ async fn scripted_logic(comet: ScriptedComet) -> SocketAddr {
                 let comet = comet.clone();
                 async move {
                     assert!(request.uri().path().starts_with("/goim/push/"), "{}", request.uri());
+                    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+                    let asked = (header("host").unwrap(), header("authorization"));
+                    let known = [("im.example".to_owned(), Some("Bearer t".to_owned())), (address.to_string(), None)];
+                    assert!(known.contains(&asked), "{asked:?}");
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     let stamp = Stamp::decode(&body).unwrap();
                     let refused = stamp.number % 10 == 9;
@@ -147,4 +152,21 @@ async fn one_at_a_time_waits_for_every_member_and_says_when_one_is_missing() {
     let missing = one_at_a_time(farm(&comet, 10).await, grpc, &schedule, 6, &[]);
     let gave_up = tokio::time::timeout(Duration::from_millis(500), missing).await;
     assert!(gave_up.is_err(), "it went on without its sixth member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pusher_goes_through_an_ingress_and_keeps_when_each_push_was_sent_until_it_is_stopped() {
+    let comet = ScriptedComet::start(Fault::None).await;
+    let (address, host) = (scripted_logic(comet.clone()).await, "im.example".to_owned());
+    let farm = farm(&comet, 11).await;
+    let entry = Entry::Ingress { address, host, token: "t".to_owned() };
+    let before = os::monotonic();
+    let schedule = Schedule { duration: Duration::from_secs(3600), ..schedule(11, 100.0) };
+    let pusher = Pusher::start(schedule, entry, &tokio::runtime::Handle::current());
+    assert!(farm.until(100, Duration::from_secs(30)).await);
+    let pushed = pusher.stop().await.unwrap();
+    let numbers: Vec<_> = pushed.iter().map(|push| push.number).collect();
+    assert_eq!(numbers, (0..pushed.len() as u32).collect::<Vec<_>>());
+    assert!(pushed.len() > 20 && pushed.iter().all(|push| push.accepted == (push.number % 10 != 9)), "{pushed:#?}");
+    assert!(pushed.iter().all(|push| before <= push.due && push.due <= push.sent && push.sent < push.answered));
 }

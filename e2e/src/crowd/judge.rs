@@ -1,0 +1,84 @@
+//! Judges a crowd: who was closed when and for how long, and whether each push reached everybody it had to.
+//!
+//! In plain words. A push is sent at one moment and answered at a later one; at some moment between the two, or a little
+//! after, it goes out to its receivers. A client that was out then cannot have it, and nobody kept it for him. So a push
+//! that did not arrive is *excused* for a client if the time from when it was sent until it was answered, plus
+//! `on_its_way`, touches one of the client's own gaps: from the moment it saw its connection closed until it was
+//! authenticated again. Otherwise it is *lost*. `on_its_way` is the longest time that any delivery of this very run took
+//! from being sent, and at most 2 s.
+//!
+//! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
+//! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
+//! there a push that he has seen already, or that was overtaken: around an own gap, by the same rule, that is counted
+//! but no fault. Anywhere else a push that comes again is a *repeat*, and one that comes after a later one of its stream
+//! an *inversion*.
+//!
+//! Everything here is a pure function of the [`Record`].
+
+mod moves;
+mod pushes;
+
+use std::time::Duration;
+
+pub use moves::{Moves, Spread};
+pub use pushes::{Loss, Pushes};
+
+use super::{Phase, Record, Report};
+
+/// What is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The length of the windows that closes and reconnects are counted in.
+    pub window: Duration,
+    /// Closes, and also reconnects, in any window.
+    pub moves: usize,
+    /// Closes of one client in one phase.
+    pub closes_each: usize,
+    /// How long a client may be out after it was closed.
+    pub gap: Duration,
+}
+
+impl Limits {
+    /// For clients that are closed at so many a second: a tenth more in any 5 s, everybody at most twice in a phase, and
+    /// in again within 10 s.
+    pub fn of_rate(per_second: usize) -> Self {
+        let window = Duration::from_secs(5);
+        Self { window, moves: per_second * 5 * 11 / 10, closes_each: 2, gap: Duration::from_secs(10) }
+    }
+}
+
+/// Holds a record against the limits.
+pub fn judge(record: &Record, limits: &Limits) -> Report {
+    let begin = std::iter::once((Duration::ZERO, "before the first mark"));
+    let marks = begin.chain(record.marks.iter().map(|mark| (mark.at, mark.name.as_str())));
+    let begins: Vec<Duration> = marks.clone().map(|(at, _)| at).collect();
+    let deliveries = pushes::judge(record, &begins);
+    let ends = begins.iter().skip(1).copied().chain([Duration::MAX]);
+    let phases = marks.zip(ends).zip(deliveries.phases).map(|(((from, name), to), pushes)| Phase {
+        name: name.to_owned(),
+        took: to.min(record.ended).saturating_sub(from.max(record.began)),
+        moves: Moves::between(from..to, record, limits.window),
+        pushes,
+    });
+    let total = Phase {
+        name: "all of it".to_owned(),
+        took: record.ended.saturating_sub(record.began),
+        moves: Moves::between(Duration::ZERO..Duration::MAX, record, limits.window),
+        pushes: deliveries.total,
+    };
+    let report = Report {
+        clients: record.lives.len(),
+        phases: phases.collect(),
+        total,
+        strays: deliveries.strays,
+        losses: deliveries.losses,
+        on_its_way: deliveries.on_its_way,
+        began: record.began,
+        reasons: record.reasons.clone(),
+        faults: Vec::new(),
+    };
+    Report { faults: report.against(limits), ..report }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Closes, reconnects and gaps.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::crowd::{End, Record};
+
+/// How clients moved during one phase.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Stays that ended otherwise than by the client's own will.
+    pub closes: usize,
+    /// How often clients came in again after such an end.
+    pub reconnects: usize,
+    /// Tries that did not get in.
+    pub refusals: usize,
+    /// Stays that ended by the client's own will: neither closes, nor are their ends reconnects or gaps.
+    pub left: usize,
+    /// The most closes in any window.
+    pub most_closes: usize,
+    /// The most reconnects in any window.
+    pub most_reconnects: usize,
+    /// The client with the most closes, and how many.
+    pub worst: Option<(usize, usize)>,
+    /// How long clients were out that were closed in this phase; who stayed out counts until the end.
+    pub gaps: Spread,
+    /// The client of the longest gap.
+    pub longest: Option<usize>,
+}
+
+/// Quantiles; zero when there is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Spread {
+    pub p50: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+}
+
+impl Moves {
+    pub(super) fn between(during: Range<Duration>, record: &Record, window: Duration) -> Self {
+        let (mut moves, mut closes, mut reconnects, mut gaps) = (Self::default(), vec![], vec![], vec![]);
+        for (client, life) in record.lives.iter().enumerate() {
+            let before = closes.len();
+            for gap in life.gaps() {
+                let here = during.contains(&gap.from);
+                if gap.after == End::Left {
+                    moves.left += usize::from(here);
+                    continue;
+                }
+                if here {
+                    closes.push(gap.from);
+                    gaps.push((gap.to.unwrap_or(record.ended).saturating_sub(gap.from), client));
+                }
+                reconnects.extend(gap.to.filter(|to| during.contains(to)));
+            }
+            let mine = closes.len() - before;
+            if mine > moves.worst.map_or(0, |(_, most)| most) {
+                moves.worst = Some((client, mine));
+            }
+            moves.refusals += life.refusals.iter().filter(|at| during.contains(*at)).count();
+        }
+        gaps.sort_unstable();
+        let at = |quantile: f64| match gaps.len() {
+            0 => Duration::ZERO,
+            count => gaps[((count as f64 * quantile).ceil() as usize).clamp(1, count) - 1].0,
+        };
+        moves.gaps = Spread { p50: at(0.5), p99: at(0.99), max: at(1.0) };
+        moves.longest = gaps.last().map(|(_, client)| *client);
+        (moves.closes, moves.reconnects) = (closes.len(), reconnects.len());
+        (moves.most_closes, moves.most_reconnects) = (most(closes, window), most(reconnects, window));
+        moves
+    }
+}
+
+/// The most of these moments that lie within one window, wherever it begins.
+fn most(mut moments: Vec<Duration>, window: Duration) -> usize {
+    moments.sort_unstable();
+    let (mut most, mut first) = (0, 0);
+    for (last, at) in moments.iter().enumerate() {
+        while *at - moments[first] >= window {
+            first += 1;
+        }
+        most = most.max(last + 1 - first);
+    }
+    most
+}

@@ -1,0 +1,235 @@
+//! Deliveries: each push beside each client that it was addressed to.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::bench::push::Pushed;
+use crate::checker::Latency;
+use crate::crowd::{Arrival, Gap, Life, Record};
+
+/// What `on_its_way` is at most.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+/// How many losses are kept to be shown; all are counted.
+const SHOWN: usize = 20;
+
+/// What became of the pushes that were sent during one phase.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pushes {
+    /// Pushes that were answered with a yes.
+    pub accepted: u64,
+    /// Pushes that were not.
+    pub refused: u64,
+    /// Accepted pushes × receivers: what was delivered, excused and lost together.
+    pub expected: u64,
+    /// Those that arrived.
+    pub delivered: u64,
+    /// Those that did not, and met a gap of their receiver.
+    pub excused: u64,
+    /// Those that did not, and met none.
+    pub lost: u64,
+    /// Arrivals beyond the first.
+    pub repeats: u64,
+    /// Arrivals after a later number of the same stream.
+    pub inversions: u64,
+    /// Repeats and inversions that met a gap of their receiver, which are in neither of the two.
+    pub across: u64,
+    /// From due to arrival, of those that were delivered.
+    pub latency: Latency,
+}
+
+/// A push that one client has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Who.
+    pub client: usize,
+    /// Which.
+    pub push: Pushed,
+    /// When the client was out; none of these met the push.
+    pub gaps: Vec<Gap>,
+}
+
+/// Everything about pushes.
+pub(super) struct Deliveries {
+    pub phases: Vec<Pushes>,
+    pub total: Pushes,
+    /// The first few.
+    pub losses: Vec<Loss>,
+    /// Arrivals that nobody has sent to their receiver.
+    pub strays: u64,
+    pub on_its_way: Duration,
+}
+
+/// A [`Pushes`] that is being counted.
+#[derive(Clone)]
+struct Count {
+    pushes: Pushes,
+    latency: Histogram<u64>,
+}
+
+/// Per stream its pushes, by number.
+type Streams = HashMap<u32, Vec<Pushed>>;
+
+/// Judges every push; `begins` holds where phases begin, the first at zero.
+pub(super) fn judge(record: &Record, begins: &[Duration]) -> Deliveries {
+    let mut streams = Streams::new();
+    for push in &record.pushed {
+        streams.entry(push.stream).or_default().push(*push);
+    }
+    streams.values_mut().for_each(|pushes| pushes.sort_unstable_by_key(|push| push.number));
+    let mut judging = Judging {
+        ended: record.ended,
+        begins,
+        on_its_way: on_its_way(&record.lives, &streams),
+        counts: vec![Count::new(); begins.len()],
+        losses: Vec::new(),
+    };
+    for push in &record.pushed {
+        let count = judging.count(push);
+        *(if push.accepted { &mut count.accepted } else { &mut count.refused }) += 1;
+    }
+    for (client, life) in record.lives.iter().enumerate() {
+        for stream in &life.streams {
+            if let Some(pushes) = streams.get(stream) {
+                judging.stream(client, life, *stream, pushes);
+            }
+        }
+    }
+    let total = judging.counts.iter().fold(Count::new(), Count::plus).done();
+    Deliveries {
+        phases: judging.counts.iter().map(Count::done).collect(),
+        total,
+        losses: judging.losses,
+        strays: record.lives.iter().map(|life| strays(life, &streams)).sum(),
+        on_its_way: judging.on_its_way,
+    }
+}
+
+/// The longest time from sent to arrived.
+fn on_its_way(lives: &[Life], streams: &Streams) -> Duration {
+    let mut longest = Duration::ZERO;
+    for (stream, arrivals) in lives.iter().flat_map(|life| &life.seen) {
+        let Some(pushes) = streams.get(stream) else {
+            continue;
+        };
+        for arrival in arrivals {
+            if let Some(push) = find(pushes, arrival.number).map(|at| &pushes[at]).filter(|push| push.accepted) {
+                let arrived = push.due + Duration::from_micros(arrival.micros.into());
+                longest = longest.max(arrived.saturating_sub(push.sent));
+            }
+        }
+    }
+    longest.min(ON_ITS_WAY)
+}
+
+fn strays(life: &Life, streams: &Streams) -> u64 {
+    let seen = life.seen.iter().map(|(stream, arrivals)| {
+        let pushes = streams.get(stream).filter(|_| life.streams.contains(stream));
+        let stray = |arrival: &&Arrival| pushes.is_none_or(|pushes| find(pushes, arrival.number).is_none());
+        arrivals.iter().filter(stray).count() as u64
+    });
+    seen.sum()
+}
+
+fn find(pushes: &[Pushed], number: u32) -> Option<usize> {
+    pushes.binary_search_by_key(&number, |push| push.number).ok()
+}
+
+struct Judging<'a> {
+    ended: Duration,
+    begins: &'a [Duration],
+    on_its_way: Duration,
+    counts: Vec<Count>,
+    losses: Vec<Loss>,
+}
+
+impl Judging<'_> {
+    fn phase(&mut self, push: &Pushed) -> &mut Count {
+        let after = self.begins.partition_point(|begin| *begin <= push.sent);
+        &mut self.counts[after.saturating_sub(1)]
+    }
+
+    fn count(&mut self, push: &Pushed) -> &mut Pushes {
+        &mut self.phase(push).pushes
+    }
+
+    /// One stream at one client.
+    fn stream(&mut self, client: usize, life: &Life, stream: u32, pushes: &[Pushed]) {
+        let Some(first) = life.stays.first() else {
+            return;
+        };
+        let (gaps, way) = (life.gaps(), self.on_its_way);
+        let excused = |push: &Pushed| meets(&gaps, push.sent, push.answered + way);
+        let (mut arrived, mut highest) = (vec![None; pushes.len()], None);
+        for arrival in life.seen.get(&stream).into_iter().flatten() {
+            let Some(at) = find(pushes, arrival.number) else {
+                continue;
+            };
+            let (push, again, late) = (&pushes[at], arrived[at].is_some(), highest > Some(at));
+            let count = self.count(push);
+            match (again, late) {
+                (false, false) => {}
+                _ if excused(push) => count.across += 1,
+                (true, _) => count.repeats += 1,
+                (false, true) => count.inversions += 1,
+            }
+            if !again {
+                (arrived[at], highest) = (Some(arrival.micros), highest.max(Some(at)));
+            }
+        }
+        let in_time = first.entered..=self.ended;
+        for (push, micros) in pushes.iter().zip(arrived) {
+            if !push.accepted || !in_time.contains(&push.sent) {
+                continue;
+            }
+            let count = self.phase(push);
+            count.pushes.expected += 1;
+            match micros {
+                Some(micros) => {
+                    count.pushes.delivered += 1;
+                    count.latency.saturating_record(micros.into());
+                }
+                None if excused(push) => count.pushes.excused += 1,
+                None => {
+                    count.pushes.lost += 1;
+                    if self.losses.len() < SHOWN {
+                        self.losses.push(Loss { client, push: *push, gaps: gaps.clone() });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether this time touches a gap; one without an end lasts.
+fn meets(gaps: &[Gap], from: Duration, to: Duration) -> bool {
+    let past = gaps.partition_point(|gap| gap.to.is_some_and(|end| end < from));
+    gaps.get(past).is_some_and(|gap| gap.from <= to)
+}
+
+impl Count {
+    fn new() -> Self {
+        let latency = Histogram::new_with_bounds(1, 600_000_000, 3).expect("bounds are in order");
+        Self { pushes: Pushes::default(), latency }
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        let (all, one) = (&mut self.pushes, &other.pushes);
+        all.accepted += one.accepted;
+        all.refused += one.refused;
+        all.expected += one.expected;
+        all.delivered += one.delivered;
+        all.excused += one.excused;
+        all.lost += one.lost;
+        all.repeats += one.repeats;
+        all.inversions += one.inversions;
+        all.across += one.across;
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+        self
+    }
+
+    fn done(&self) -> Pushes {
+        Pushes { latency: Latency::of(&self.latency), ..self.pushes.clone() }
+    }
+}

@@ -1,0 +1,229 @@
+use super::*;
+use crate::bench::push::Pushed;
+use crate::crowd::{Arrival, End, Life, Mark, Stay};
+
+const STREAM: u32 = 3;
+const LIMITS: Limits =
+    Limits { window: Duration::from_secs(5), moves: 10, closes_each: 2, gap: Duration::from_secs(10) };
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Push n is sent at second n + 1 and answered 10 ms later.
+fn push(number: u32) -> Pushed {
+    let sent = at(1000 * (u64::from(number) + 1));
+    Pushed { stream: STREAM, number, due: sent, sent, answered: sent + at(10), accepted: true }
+}
+
+/// A client that was in from the start but for these gaps, and sees these pushes 50 ms after they were sent.
+fn life(gaps: &[(u64, u64)], numbers: &[u32]) -> Life {
+    let mut life = Life::new(vec![STREAM]);
+    life.stays.push(Stay { entered: at(0), ended: None });
+    for (from, to) in gaps {
+        life.stays.last_mut().unwrap().ended = Some((at(*from), End::Closed(Some(1012))));
+        life.stays.push(Stay { entered: at(*to), ended: None });
+    }
+    let arrivals = numbers.iter().map(|number| Arrival { number: *number, micros: 50_000 }).collect();
+    life.seen.insert(STREAM, arrivals);
+    life
+}
+
+/// Ten pushes, and these clients.
+fn record(lives: Vec<Life>) -> Record {
+    let pushed = (0..10).map(push).collect();
+    let (marks, reasons) = (Vec::new(), Default::default());
+    Record { began: at(0), ended: at(30_000), marks, lives, pushed, reasons }
+}
+
+fn judged(lives: Vec<Life>) -> Report {
+    judge(&record(lives), &LIMITS)
+}
+
+const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+/// All but number 4, which is sent at 5.000 s and, as everything takes 50 ms, may come until 5.060 s.
+const BUT_4: [u32; 9] = [0, 1, 2, 3, 5, 6, 7, 8, 9];
+
+#[test]
+fn everything_once_and_in_order_is_no_fault() {
+    let report = judged(vec![life(&[], &ALL), life(&[(4500, 5500)], &ALL)]);
+    assert!(report.faults.is_empty(), "{report}");
+    let pushes = &report.total.pushes;
+    assert_eq!((pushes.accepted, pushes.expected, pushes.delivered), (10, 20, 20));
+    assert_eq!((pushes.excused, pushes.lost, pushes.across), (0, 0, 0));
+    assert!((49_900..=50_100).contains(&pushes.latency.p50_us), "{report}");
+}
+
+#[test]
+fn a_push_lost_outside_of_a_gap_is_a_fault_whoever_else_was_out() {
+    let out_at_the_time = life(&[(4500, 5500)], &ALL);
+    for gaps in [&[][..], &[(1500, 2500)], &[(7500, 8500)], &[(1500, 2500), (7500, 8500)]] {
+        let report = judged(vec![life(gaps, &BUT_4), out_at_the_time.clone()]);
+        assert_eq!((report.total.pushes.lost, report.total.pushes.excused), (1, 0), "{report}");
+        assert_eq!((report.losses[0].client, report.losses[0].push), (0, push(4)));
+        assert!(report.faults[0].contains("1 deliveries lost"), "{report}");
+        assert!(report.to_string().contains("lost by client 0: Room(3) number 4, sent at 5.000 s"), "{report}");
+    }
+}
+
+#[test]
+fn a_push_lost_inside_of_a_gap_is_excused() {
+    for gaps in [&[(4500, 5500)][..], &[(1500, 2500), (4900, 5020)], &[(5020, 9500)]] {
+        let report = judged(vec![life(gaps, &BUT_4), life(&[], &ALL)]);
+        assert!(report.faults.is_empty(), "{report}");
+        assert_eq!((report.total.pushes.expected, report.total.pushes.delivered), (20, 19));
+        assert_eq!((report.total.pushes.lost, report.total.pushes.excused), (0, 1), "{report}");
+    }
+}
+
+#[test]
+fn a_gap_excuses_what_touches_it_and_nothing_beside_it() {
+    let lost = |gap| judged(vec![life(&[gap], &BUT_4), life(&[], &ALL)]).total.pushes.lost;
+    assert_eq!((lost((4000, 4999)), lost((4000, 5000))), (1, 0));
+    assert_eq!((lost((5060, 5500)), lost((5061, 5500))), (0, 1));
+}
+
+#[test]
+fn who_never_came_back_is_excused_for_all_that_followed() {
+    let mut gone = life(&[], &[0, 1, 2, 3]);
+    gone.stays[0].ended = Some((at(4500), End::Broken));
+    let report = judged(vec![gone]);
+    assert_eq!((report.total.pushes.excused, report.total.pushes.lost), (6, 0), "{report}");
+    assert_eq!((report.total.moves.gaps.max, report.total.moves.reconnects), (at(25_500), 0));
+    assert!(report.faults[0].contains("client 0 was out for 25.5s"), "{report}");
+}
+
+#[test]
+fn a_push_is_given_as_long_as_the_slowest_took_and_two_seconds_at_most() {
+    let slow = |micros| {
+        let mut slow = life(&[], &ALL);
+        slow.seen.get_mut(&STREAM).unwrap()[9].micros = micros;
+        judged(vec![life(&[(6010, 6500)], &BUT_4), slow])
+    };
+    let (within, beyond) = (slow(1_000_000), slow(999_000));
+    assert_eq!((within.on_its_way, within.total.pushes.lost), (at(1000), 0));
+    assert_eq!((beyond.on_its_way, beyond.total.pushes.lost), (at(999), 1));
+    assert_eq!(slow(8_000_000).on_its_way, at(2000));
+}
+
+#[test]
+fn only_accepted_pushes_of_the_clients_own_time_are_expected() {
+    let mut late = life(&[], &[2, 3, 5, 6, 7]);
+    late.stays[0].entered = at(2500);
+    let mut record = record(vec![late]);
+    record.pushed[4].accepted = false;
+    record.ended = at(8500);
+    let report = judge(&record, &LIMITS);
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!((report.total.pushes.accepted, report.total.pushes.refused), (9, 1));
+    assert_eq!((report.total.pushes.expected, report.total.pushes.delivered), (5, 5), "{report}");
+}
+
+#[test]
+fn a_repeat_is_a_fault_unless_it_met_a_gap() {
+    let again = [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9];
+    let report = judged(vec![life(&[(7500, 8500)], &again)]);
+    assert_eq!((report.total.pushes.repeats, report.total.pushes.delivered), (1, 10));
+    assert!(report.faults[0].contains("1 deliveries repeated"), "{report}");
+    let report = judged(vec![life(&[(5040, 5300)], &again)]);
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!((report.total.pushes.repeats, report.total.pushes.across), (0, 1));
+}
+
+#[test]
+fn an_inversion_is_a_fault_unless_it_met_a_gap() {
+    let late = [0, 1, 2, 3, 5, 4, 6, 7, 8, 9];
+    let report = judged(vec![life(&[], &late)]);
+    assert_eq!((report.total.pushes.inversions, report.total.pushes.delivered), (1, 10));
+    assert!(report.faults[0].contains("1 deliveries out of order"), "{report}");
+    let report = judged(vec![life(&[(5040, 5300)], &late)]);
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!((report.total.pushes.inversions, report.total.pushes.across), (0, 1));
+}
+
+#[test]
+fn what_nobody_sent_to_a_client_is_a_fault() {
+    let mut wrong = life(&[], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77]);
+    wrong.seen.insert(4, vec![Arrival { number: 0, micros: 1 }]);
+    let report = judged(vec![wrong]);
+    assert_eq!((report.strays, report.total.pushes.delivered), (2, 10), "{report}");
+    assert_eq!(report.faults.len(), 1, "{report}");
+}
+
+/// Clients that are closed one after the other, so far apart, and are out for half a second.
+fn closed_every(millis: u64, clients: u64) -> Report {
+    let lives = (0..clients).map(|n| life(&[(11_000 + n * millis, 11_500 + n * millis)], &ALL));
+    judged(lives.collect())
+}
+
+#[test]
+fn too_many_closes_or_reconnects_in_any_window_are_a_fault() {
+    let (as_allowed, too_fast) = (closed_every(500, 25), closed_every(499, 25));
+    assert!(as_allowed.faults.is_empty(), "{as_allowed}");
+    let moves = &as_allowed.total.moves;
+    assert_eq!((moves.closes, moves.reconnects, moves.most_closes, moves.most_reconnects), (25, 25, 10, 10));
+    assert_eq!((too_fast.total.moves.most_closes, too_fast.total.moves.most_reconnects), (11, 11));
+    assert!(too_fast.faults[0].starts_with("11 closes within 5s"), "{too_fast}");
+    assert!(too_fast.faults[1].starts_with("11 reconnects within 5s"), "{too_fast}");
+}
+
+#[test]
+fn reconnects_are_counted_apart_from_the_closes_before_them() {
+    // Closed as slowly as allowed, but all back at the same moment.
+    let report = judged((0..11).map(|n| life(&[(11_000 + n * 500, 17_000)], &ALL)).collect());
+    assert_eq!((report.total.moves.most_closes, report.total.moves.most_reconnects), (10, 11));
+    assert_eq!(report.faults.len(), 1, "{report}");
+}
+
+#[test]
+fn a_gap_that_is_too_long_is_a_fault() {
+    assert!(judged(vec![life(&[(11_000, 21_000)], &ALL)]).faults.is_empty());
+    let report = judged(vec![life(&[], &ALL), life(&[(11_000, 21_001)], &ALL)]);
+    assert_eq!(report.total.moves.gaps.max, at(10_001));
+    assert!(report.faults[0].contains("client 1 was out for 10.0s"), "{report}");
+}
+
+#[test]
+fn a_client_closed_three_times_in_a_phase_is_a_fault_and_twice_in_each_of_two_is_none() {
+    let often = [(11_000, 11_500), (16_000, 16_500), (21_000, 21_500)];
+    let report = judged(vec![life(&[], &ALL), life(&often, &ALL)]);
+    assert_eq!(report.total.moves.worst, Some((1, 3)));
+    assert!(report.faults[0].contains("client 1 was closed 3 times"), "{report}");
+    let mut record = record(vec![life(&often, &ALL)]);
+    record.marks = vec![Mark { at: at(16_000), name: "image changed".to_owned() }];
+    let report = judge(&record, &LIMITS);
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!(report.phases.iter().map(|phase| phase.moves.closes).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn who_leaves_by_himself_was_not_closed_but_is_excused() {
+    let mut restless = life(&[(4500, 29_000)], &BUT_4[..4]);
+    restless.stays[0].ended = Some((at(4500), End::Left));
+    let report = judged(vec![restless]);
+    assert!(report.faults.is_empty(), "{report}");
+    let moves = &report.total.moves;
+    assert_eq!((moves.left, moves.closes, moves.reconnects, moves.gaps.max), (1, 0, 0, at(0)));
+    assert_eq!((report.total.pushes.excused, report.total.pushes.lost), (6, 0));
+}
+
+#[test]
+fn the_table_has_a_column_per_phase_and_counts_a_push_where_it_was_sent() {
+    let mut record = record(vec![life(&[(4500, 5500)], &BUT_4)]);
+    record.marks = vec![
+        Mark { at: at(3500), name: "scaled to 3".to_owned() },
+        Mark { at: at(8500), name: "image changed".to_owned() },
+    ];
+    let report = judge(&record, &LIMITS);
+    let of = |count: fn(&Pushes) -> u64| report.phases.iter().map(|phase| count(&phase.pushes)).collect::<Vec<_>>();
+    assert_eq!((of(|p| p.accepted), of(|p| p.excused)), (vec![3, 5, 2], vec![0, 1, 0]));
+    let text = report.to_string();
+    let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().split('|').count();
+    assert!(["1 clients", "lost", "latency max"].iter().all(|name| row(name) == 7), "{text}");
+    assert!(text.contains("scaled to 3 | image changed | all of it |") && text.ends_with("no fault"), "{text}");
+}
+
+#[test]
+fn the_limits_of_a_rate_are_a_tenth_more() {
+    assert_eq!(Limits::of_rate(100).moves, 550);
+}

@@ -1,0 +1,83 @@
+//! What one client of a crowd went through: when it was in, when it was out and why, and what it saw.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::stamp::Stamp;
+
+/// One client's record; times are those of [`crate::os::monotonic`].
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// The streams it is addressed by.
+    pub streams: Vec<u32>,
+    /// When it was in, in order.
+    pub stays: Vec<Stay>,
+    /// When it tried to get in and was not let in.
+    pub refusals: Vec<Duration>,
+    /// What arrived, by stream, in the order of arrival. 8 bytes each: 9 000 in ten minutes are 72 KB.
+    pub seen: BTreeMap<u32, Vec<Arrival>>,
+}
+
+/// One time in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// When the auth reply was read.
+    pub entered: Duration,
+    /// When and how it ended, unless it lasted until the crowd was told to end.
+    pub ended: Option<(Duration, End)>,
+}
+
+/// How a stay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client left by itself.
+    Left,
+    /// The server closed: the WebSocket close code if it sent one.
+    Closed(Option<u16>),
+    /// The connection failed, said what no server says, or gave no sign of life from one heartbeat to the next.
+    Broken,
+}
+
+/// One push that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number in the stream.
+    pub number: u32,
+    /// From when it was due, in microseconds.
+    pub micros: u32,
+}
+
+/// A time between two stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// When the stay before it ended.
+    pub from: Duration,
+    /// When the auth reply was read, if the client came in again.
+    pub to: Option<Duration>,
+    /// How the stay before it ended.
+    pub after: End,
+}
+
+impl Life {
+    /// A client that is addressed by these streams and was not in yet.
+    pub fn new(streams: Vec<u32>) -> Self {
+        Self { streams, ..Self::default() }
+    }
+
+    /// Notes a pushed body; false when it carries no stamp of this run.
+    pub fn note(&mut self, body: &[u8], run: u32, now: Duration) -> bool {
+        let Some(stamp) = Stamp::decode(body).filter(|stamp| stamp.run == run) else {
+            return false;
+        };
+        let micros = u32::try_from(now.saturating_sub(stamp.due).as_micros()).unwrap_or(u32::MAX);
+        self.seen.entry(stamp.stream).or_default().push(Arrival { number: stamp.number, micros });
+        true
+    }
+
+    /// When it was out, from its first stay on, in order.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let ends = self.stays.iter().enumerate().filter_map(|(index, stay)| Some((index, stay.ended?)));
+        ends.map(|(index, (from, after))| Gap { from, to: self.stays.get(index + 1).map(|next| next.entered), after })
+            .collect()
+    }
+}

@@ -1,0 +1,168 @@
+//! What the judge found: a table with a column per phase, and below it what is wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::judge::{Limits, Loss, Moves, Pushes};
+use crate::bench::stream::Address;
+
+/// The narrowest column, in characters.
+const COLUMN: usize = 8;
+
+/// The verdict. Printed, it is a table in Markdown.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How many clients.
+    pub clients: usize,
+    /// From mark to mark.
+    pub phases: Vec<Phase>,
+    /// The whole run.
+    pub total: Phase,
+    /// Arrivals at a client that nobody had sent to it.
+    pub strays: u64,
+    /// The first few losses.
+    pub losses: Vec<Loss>,
+    /// How long a push was given to arrive, when it was judged whether it met a gap.
+    pub on_its_way: Duration,
+    /// When every client had been in once: what losses are timed from.
+    pub began: Duration,
+    /// Why clients were not let in or lost their connection, and how often.
+    pub reasons: BTreeMap<String, u64>,
+    /// What is beyond the limits, a sentence each. Empty when all is well.
+    pub faults: Vec<String>,
+}
+
+/// One phase, or all of it.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// What its mark said.
+    pub name: String,
+    /// How long it was.
+    pub took: Duration,
+    /// Closes, reconnects and gaps.
+    pub moves: Moves,
+    /// What became of the pushes sent in it.
+    pub pushes: Pushes,
+}
+
+impl Report {
+    /// What of it is beyond these limits.
+    pub(super) fn against(&self, limits: &Limits) -> Vec<String> {
+        let (mut faults, all) = (Vec::new(), &self.total);
+        for (what, most) in [("closes", all.moves.most_closes), ("reconnects", all.moves.most_reconnects)] {
+            if most > limits.moves {
+                faults.push(format!("{most} {what} within {:?}: at most {} are allowed", limits.window, limits.moves));
+            }
+        }
+        for phase in &self.phases {
+            if let Some((client, closes)) = phase.moves.worst.filter(|(_, closes)| *closes > limits.closes_each) {
+                let allowed = limits.closes_each;
+                faults.push(format!(
+                    "{}: client {client} was closed {closes} times: at most {allowed} are allowed",
+                    phase.name
+                ));
+            }
+            if let Some(client) = phase.moves.longest.filter(|_| phase.moves.gaps.max > limits.gap) {
+                let (max, allowed) = (phase.moves.gaps.max, limits.gap);
+                faults.push(format!(
+                    "{}: client {client} was out for {max:.1?}: at most {allowed:?} are allowed",
+                    phase.name
+                ));
+            }
+            let Pushes { lost, repeats, inversions, .. } = phase.pushes;
+            for (what, count) in [("lost", lost), ("repeated", repeats), ("out of order", inversions)] {
+                if count > 0 {
+                    faults.push(format!("{}: {count} deliveries {what} outside of their receivers' gaps", phase.name));
+                }
+            }
+        }
+        if self.strays > 0 {
+            faults.push(format!("{} arrivals at clients that nobody had sent them to", self.strays));
+        }
+        faults
+    }
+}
+
+impl Phase {
+    /// What the table says of it, row by row.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let (moves, pushes) = (&self.moves, &self.pushes);
+        let worst = moves.worst.map_or(0, |(_, closes)| closes);
+        let seconds = |time: Duration| format!("{:.2}", time.as_secs_f64());
+        let millis = |micros: u64| format!("{:.1}", micros as f64 / 1000.0);
+        vec![
+            ("seconds", format!("{:.0}", self.took.as_secs_f64())),
+            ("closes", moves.closes.to_string()),
+            ("reconnects", moves.reconnects.to_string()),
+            ("closes in a window, most", moves.most_closes.to_string()),
+            ("reconnects in a window, most", moves.most_reconnects.to_string()),
+            ("closes of one client, most", worst.to_string()),
+            ("not let in", moves.refusals.to_string()),
+            ("left by themselves", moves.left.to_string()),
+            ("gap p50, s", seconds(moves.gaps.p50)),
+            ("gap p99, s", seconds(moves.gaps.p99)),
+            ("gap max, s", seconds(moves.gaps.max)),
+            ("pushes accepted", pushes.accepted.to_string()),
+            ("pushes refused", pushes.refused.to_string()),
+            ("deliveries expected", pushes.expected.to_string()),
+            ("delivered", pushes.delivered.to_string()),
+            ("excused: sent in own gap", pushes.excused.to_string()),
+            ("lost", pushes.lost.to_string()),
+            ("repeats", pushes.repeats.to_string()),
+            ("inversions", pushes.inversions.to_string()),
+            ("either, around an own gap", pushes.across.to_string()),
+            ("latency p50, ms", millis(pushes.latency.p50_us)),
+            ("latency p99, ms", millis(pushes.latency.p99_us)),
+            ("latency max, ms", millis(pushes.latency.max_us)),
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phases: Vec<&Phase> = self.phases.iter().chain([&self.total]).collect();
+        let columns: Vec<_> = phases.iter().map(|phase| phase.rows()).collect();
+        let width = |phase: &Phase| phase.name.chars().count().max(COLUMN);
+        let first = columns[0].iter().map(|(row, _)| row.len()).max().unwrap_or(0);
+        let head = format!("{} clients", self.clients);
+        write!(f, "| {head:first$} |")?;
+        phases.iter().try_for_each(|phase| write!(f, " {:>1$} |", phase.name, width(phase)))?;
+        write!(f, "\n|{}|", "-".repeat(first + 2))?;
+        phases.iter().try_for_each(|phase| write!(f, "{}:|", "-".repeat(width(phase) + 1)))?;
+        for row in 0..columns[0].len() {
+            write!(f, "\n| {:first$} |", columns[0][row].0)?;
+            for (phase, column) in phases.iter().zip(&columns) {
+                write!(f, " {:>1$} |", column[row].1, width(phase))?;
+            }
+        }
+        writeln!(f, "\n\na push was given {:?} to arrive; {} strays", self.on_its_way, self.strays)?;
+        self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "{count:>8} × {reason}"))?;
+        self.losses.iter().try_for_each(|loss| self.show(loss, f))?;
+        match self.faults.len() {
+            0 => write!(f, "no fault"),
+            _ => self.faults.iter().try_for_each(|fault| writeln!(f, "FAULT {fault}")),
+        }
+    }
+}
+
+impl Report {
+    fn show(&self, loss: &Loss, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |time: Duration| format!("{:.3}", time.as_secs_f64() - self.began.as_secs_f64());
+        let Loss { client, push, gaps } = loss;
+        let (address, number, answer) = (Address::of(push.stream), push.number, push.answered - push.sent);
+        write!(
+            f,
+            "lost by client {client}: {address:?} number {number}, sent at {} s, answered in {answer:?}; ",
+            at(push.sent)
+        )?;
+        if gaps.is_empty() {
+            return writeln!(f, "it was never out");
+        }
+        f.write_str("it was out")?;
+        for gap in gaps {
+            write!(f, " {}–{}", at(gap.from), gap.to.map_or("the end".to_owned(), at))?;
+        }
+        f.write_str("\n")
+    }
+}
