@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::apply::Hands;
 use crate::config::Config;
+use crate::definition;
 use crate::events::Events;
 use crate::lease::{Election, Leadership};
 use crate::metrics::Metrics;
@@ -102,6 +103,8 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         leadership,
         metrics,
     });
+    let pause = context.config.resync;
+    let definition = tokio::spawn(definition::follow(context.client.clone(), context.metrics.lacking.clone(), pause));
     // The lease is given back when the last look has ended, not before.
     let stop_election = runtime::Shutdown::new();
     let election = tokio::spawn(election.run(stop_election.clone()));
@@ -117,6 +120,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     });
     futures::future::join_all(running.drain(..).map(scope::Scope::ended)).await;
     ready.abort();
+    definition.abort();
     stop_election.begin();
     tokio::time::timeout(Duration::from_secs(5), election).await.ok().transpose().context("the election broke")?;
     Ok(())

@@ -15,6 +15,7 @@ pub mod build;
 pub mod config;
 pub mod controller;
 pub mod crd;
+pub mod definition;
 pub mod events;
 pub mod lease;
 pub mod metrics;

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub queue: Gauge,
     /// Whether this operator holds the Lease.
     pub leader: Gauge,
+    /// Fields of ours that the cluster's definition of `ImCluster` lacks.
+    pub lacking: Gauge,
     /// From a pod's first drain lease to its going on.
     pub drain: Histogram,
     /// Drains ended by their deadline.
@@ -87,6 +89,7 @@ impl Metrics {
             calls: Family::default(),
             queue: Gauge::default(),
             leader: Gauge::default(),
+            lacking: Gauge::default(),
             drain: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             forced: Counter::default(),
             read: Read::default(),
@@ -97,6 +100,8 @@ impl Metrics {
             registry.register("api_calls", "Calls to the API server, by verb, kind and code", made.calls.clone());
             registry.register("queue_depth", "ImClusters looked at now or waiting for it", made.queue.clone());
             registry.register("leader", "1 while this operator holds the Lease", made.leader.clone());
+            let help = "Fields that the cluster's definition of ImCluster lacks: upgrade imcluster-crds";
+            registry.register("definition_lacks_fields", help, made.lacking.clone());
         });
         metrics.register("drain", |registry| {
             registry.register("seconds", "From a comet's first drain lease to its going on", made.drain.clone());

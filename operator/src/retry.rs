@@ -121,7 +121,11 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 /// Verb and resource of a call, as RBAC names them.
 fn describe(method: &Method, uri: &Uri, headers: &HeaderMap) -> (&'static str, String) {
     let mut parts = uri.path().trim_matches('/').split('/');
-    let prefix = if parts.next() == Some("apis") { 2 } else { 1 };
+    let prefix = match parts.next() {
+        Some("openapi") => return ("get", "openapi".to_owned()),
+        Some("apis") => 2,
+        _ => 1,
+    };
     let mut rest: Vec<&str> = parts.skip(prefix).collect();
     if rest.len() > 2 && rest[0] == "namespaces" {
         rest.drain(..2);
@@ -168,6 +172,7 @@ mod tests {
             (Method::GET, "/apis/apps/v1/namespaces/ns/statefulsets/prod-comet", "get", "statefulsets"),
             (Method::PATCH, scale, "patch", "statefulsets/scale"),
             (Method::POST, "/api/v1/namespaces/ns/secrets", "create", "secrets"),
+            (Method::GET, "/openapi/v3/apis/imcluster.dev/v1alpha1", "get", "openapi"),
             (Method::GET, "/apis/monitoring.coreos.com/v1", "get", "discovery"),
         ] {
             assert_eq!(described(method, uri), (verb, kind.to_owned()), "{uri}");
