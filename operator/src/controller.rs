@@ -25,6 +25,7 @@ use crate::observe::live::Warnings;
 use crate::observe::report::Reports;
 use crate::retry;
 use crate::validate::Operand;
+use crate::watches;
 
 /// What every look needs. One per process.
 pub struct Context {
@@ -105,6 +106,8 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     });
     let pause = context.config.resync;
     let definition = tokio::spawn(definition::follow(context.client.clone(), context.metrics.lacking.clone(), pause));
+    let watches = context.metrics.read.watches.clone();
+    let guard = tokio::spawn(watches::guard(context.client.clone(), watches, process.liveness.clone()));
     // The lease is given back when the last look has ended, not before.
     let stop_election = runtime::Shutdown::new();
     let election = tokio::spawn(election.run(stop_election.clone()));
@@ -121,6 +124,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     futures::future::join_all(running.drain(..).map(scope::Scope::ended)).await;
     ready.abort();
     definition.abort();
+    guard.abort();
     stop_election.begin();
     tokio::time::timeout(Duration::from_secs(5), election).await.ok().transpose().context("the election broke")?;
     Ok(())

@@ -27,6 +27,7 @@ pub mod retry;
 mod scripted;
 pub mod status;
 pub mod validate;
+pub mod watches;
 
 pub use config::Config;
 pub use controller::run;
