@@ -77,7 +77,7 @@ async fn while_a_comet_is_replaced_each_client_loses_only_what_was_sent_while_it
     let stack = Stack::start(Options { comets: 2, comet: drain, ..Options::default() }).await.unwrap();
     let threads = tokio::runtime::Handle::current();
     let plan = crowd::Plan::new(vec![target_of(&stack, 0), target_of(&stack, 1)], 100, ROOMS);
-    let push = Schedule { streams: half_to_keys(100, ROOMS), ..schedule(plan.run, 600) };
+    let push = Schedule { streams: half_to_keys(100, ROOMS), rate: 100.0, ..schedule(plan.run, 600) };
     let crowd = Crowd::connect(plan, &threads).await.unwrap();
     let pusher = Pusher::start(push, Entry::Http { address: stack.http(), token: None }, &threads);
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -82,7 +82,7 @@ impl Schedule {
         self.offer_into(entry, None).await
     }
 
-    /// The same, and keeps in `log` when each push was sent and answered; ends early when the log says so.
+    /// The same, and keeps in `log` when each push was sent and answered; ends early when the log is ended.
     ///
     /// # Errors
     /// As [`offer`](Self::offer).
@@ -141,6 +141,9 @@ impl Schedule {
     ) -> Offered {
         let mut offered = Offered::default();
         while let Some((stream, due)) = due.recv().await {
+            if log.is_some_and(Log::has_ended) {
+                break;
+            }
             self.call(sender, stream, due, &mut offered, log).await;
         }
         offered

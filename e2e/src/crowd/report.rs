@@ -136,7 +136,8 @@ impl fmt::Display for Report {
                 write!(f, " {:>1$} |", column[row].1, width(phase))?;
             }
         }
-        writeln!(f, "\n\na push was given {:?} to arrive; {} strays", self.on_its_way, self.strays)?;
+        write!(f, "\n\nlatency counts from when a push was due; ")?;
+        writeln!(f, "it was taken to be on its way for {:.0?} at most; {} strays", self.on_its_way, self.strays)?;
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "{count:>8} × {reason}"))?;
         self.losses.iter().try_for_each(|loss| self.show(loss, f))?;
         match self.faults.len() {

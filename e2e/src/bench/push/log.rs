@@ -44,7 +44,7 @@ impl Log {
         std::mem::take(&mut self.0.pushes.lock())
     }
 
-    /// Nothing more becomes due; what is due already is still sent.
+    /// Nothing more is sent; what was sent is still answered.
     pub fn end(&self) {
         self.0.ended.store(true, Ordering::SeqCst);
     }
