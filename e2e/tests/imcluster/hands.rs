@@ -92,7 +92,7 @@ async fn many_hands_work_on_an_imcluster_and_many_imclusters_beside_it_and_every
     step("two of them in one namespace");
 
     // What a user sees of it.
-    let listed = kubectl(&["get", "imc"]).await;
+    let listed = kubectl(&["get", "imc", "--output=wide"]).await;
     let columns: Vec<&str> = listed.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(columns, ["NAME", "READY", "VERSION", "COMETS", "DESIRED", "CONNECTIONS", "REASON", "AGE"]);
     let row: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
