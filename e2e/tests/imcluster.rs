@@ -29,6 +29,7 @@ mod ways;
 
 use std::time::{Duration, Instant};
 
+use external::External;
 use rig::{HOST, READY, Rig};
 use serde_json::json;
 
@@ -59,5 +60,27 @@ async fn twelve_lines_make_a_cluster_that_takes_a_push_by_every_way_and_all_of_i
     rig.cluster.kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await.unwrap();
     rig.nothing_is_left_of("prod", Duration::from_secs(120)).await.unwrap();
     installed::test_and_remove(&rig).await;
+    rig.end().await.unwrap();
+}
+
+/// On a Kafka and a Redis of somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_lose_no_more_than_their_own_gaps_while_everything_is_replaced_and_then_nothing_is_written()
+{
+    let rig = Rig::start().await.unwrap();
+    let external = External::start(&rig).await.unwrap();
+    deploys::story(&rig, &external).await;
+    steady::story(&rig, &external).await;
+    rig.nothing_was_denied();
+    rig.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_and_stalled_are_true_to_their_word_and_many_hands_keep_what_is_theirs() {
+    let rig = Rig::start().await.unwrap();
+    let external = External::start(&rig).await.unwrap();
+    tokio::join!(first::story(&rig, &external), broken::story(&rig, &external));
+    hands::story(&rig, &external).await;
+    rig.nothing_was_denied();
     rig.end().await.unwrap();
 }

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::apply::Hands;
 use crate::config::Config;
+use crate::definition;
 use crate::events::Events;
 use crate::lease::{Election, Leadership};
 use crate::metrics::Metrics;
@@ -24,6 +25,7 @@ use crate::observe::live::Warnings;
 use crate::observe::report::Reports;
 use crate::retry;
 use crate::validate::Operand;
+use crate::watches;
 
 /// What every look needs. One per process.
 pub struct Context {
@@ -102,6 +104,10 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         leadership,
         metrics,
     });
+    let pause = context.config.resync;
+    let definition = tokio::spawn(definition::follow(context.client.clone(), context.metrics.lacking.clone(), pause));
+    let watches = context.metrics.read.watches.clone();
+    let guard = tokio::spawn(watches::guard(context.client.clone(), watches, process.liveness.clone()));
     // The lease is given back when the last look has ended, not before.
     let stop_election = runtime::Shutdown::new();
     let election = tokio::spawn(election.run(stop_election.clone()));
@@ -117,6 +123,8 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     });
     futures::future::join_all(running.drain(..).map(scope::Scope::ended)).await;
     ready.abort();
+    definition.abort();
+    guard.abort();
     stop_election.begin();
     tokio::time::timeout(Duration::from_secs(5), election).await.ok().transpose().context("the election broke")?;
     Ok(())

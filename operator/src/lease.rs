@@ -61,9 +61,14 @@ impl Leadership {
     }
 
     fn lost(&self) {
-        if self.until.lock().take().is_some_and(|until| Instant::now() < until) {
+        if self.given_up() {
             tracing::warn!("another operator leads");
         }
+    }
+
+    /// Whether it held until now.
+    fn given_up(&self) -> bool {
+        self.until.lock().take().is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -119,8 +124,8 @@ impl Election {
                 () = tokio::time::sleep(EVERY) => {}
             }
         }
-        if self.leadership.holds() {
-            self.leadership.lost();
+        if self.leadership.given_up() {
+            tracing::info!(lease = self.name, "this operator stops and hands the lead over");
             match tokio::time::timeout(PATIENCE, self.release()).await {
                 Ok(Ok(())) => tracing::info!(lease = self.name, "gave the lease back"),
                 Ok(Err(error)) => tracing::warn!(%error, lease = self.name, "cannot give the lease back"),

@@ -15,6 +15,7 @@ pub mod build;
 pub mod config;
 pub mod controller;
 pub mod crd;
+pub mod definition;
 pub mod events;
 pub mod lease;
 pub mod metrics;
@@ -26,6 +27,7 @@ pub mod retry;
 mod scripted;
 pub mod status;
 pub mod validate;
+pub mod watches;
 
 pub use config::Config;
 pub use controller::run;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -13,8 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-/// A watch that has not failed for this long is well again, even when nothing happened in it.
-const WELL_AFTER: Duration = Duration::from_secs(60);
+use crate::watches::Watches;
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +55,8 @@ pub struct Metrics {
     pub queue: Gauge,
     /// Whether this operator holds the Lease.
     pub leader: Gauge,
+    /// Fields of ours that the cluster's definition of `ImCluster` lacks.
+    pub lacking: Gauge,
     /// From a pod's first drain lease to its going on.
     pub drain: Histogram,
     /// Drains ended by their deadline.
@@ -68,14 +68,9 @@ pub struct Metrics {
 /// What is worked out at every scrape: ages of failing watches and the conditions of every ImCluster.
 #[derive(Clone, Debug, Default)]
 pub struct Read {
-    watches: Arc<Mutex<BTreeMap<String, Trouble>>>,
+    /// Every watch.
+    pub watches: Watches,
     conditions: Arc<Mutex<BTreeMap<ConditionKey, bool>>>,
-}
-
-/// A watch's failures without a success between them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Trouble {
-    since: Option<(Instant, Instant)>,
 }
 
 impl Metrics {
@@ -87,6 +82,7 @@ impl Metrics {
             calls: Family::default(),
             queue: Gauge::default(),
             leader: Gauge::default(),
+            lacking: Gauge::default(),
             drain: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             forced: Counter::default(),
             read: Read::default(),
@@ -97,6 +93,8 @@ impl Metrics {
             registry.register("api_calls", "Calls to the API server, by verb, kind and code", made.calls.clone());
             registry.register("queue_depth", "ImClusters looked at now or waiting for it", made.queue.clone());
             registry.register("leader", "1 while this operator holds the Lease", made.leader.clone());
+            let help = "Fields that the cluster's definition of ImCluster lacks: upgrade imcluster-crds";
+            registry.register("definition_lacks_fields", help, made.lacking.clone());
         });
         metrics.register("drain", |registry| {
             registry.register("seconds", "From a comet's first drain lease to its going on", made.drain.clone());
@@ -113,33 +111,11 @@ impl Metrics {
 }
 
 impl Read {
-    /// The watch of `kind` answered.
-    pub fn watch_well(&self, kind: &str) {
-        self.watches.lock().insert(kind.to_owned(), Trouble::default());
-    }
-
-    /// The watch of `kind` failed.
-    pub fn watch_failed(&self, kind: &str) {
-        let now = Instant::now();
-        let mut watches = self.watches.lock();
-        let trouble = watches.entry(kind.to_owned()).or_default();
-        let first = trouble.since.filter(|(_, last)| now - *last < WELL_AFTER).map_or(now, |(first, _)| first);
-        trouble.since = Some((first, now));
-    }
-
     /// The conditions of one ImCluster; none of them when it is gone.
     pub fn conditions(&self, namespace: &str, name: &str, held: impl IntoIterator<Item = (String, bool)>) {
         let mut conditions = self.conditions.lock();
         conditions.retain(|key, _| (key.0.as_str(), key.1.as_str()) != (namespace, name));
         conditions.extend(held.into_iter().map(|(kind, held)| ((namespace.to_owned(), name.to_owned(), kind), held)));
-    }
-
-    fn ages(&self, now: Instant) -> Vec<(String, f64)> {
-        let age = |trouble: &Trouble| {
-            let since = trouble.since.filter(|(_, last)| now - *last < WELL_AFTER);
-            since.map_or(0.0, |(first, _)| (now - first).as_secs_f64())
-        };
-        self.watches.lock().iter().map(|(kind, trouble)| (kind.clone(), age(trouble))).collect()
     }
 }
 
@@ -148,8 +124,8 @@ impl Collector for Read {
         {
             let help = "How long the watch of a kind has been failing";
             let mut ages = encoder.encode_descriptor("operator_watch_age_seconds", help, None, MetricType::Gauge)?;
-            for (kind, age) in self.ages(Instant::now()) {
-                ConstGauge::new(age).encode(ages.encode_family(&[("kind", kind)])?)?;
+            for (kind, age) in self.watches.ages() {
+                ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&[("kind", kind)])?)?;
             }
         }
         let help = "1 while the condition of the ImCluster is True";
@@ -170,8 +146,7 @@ mod tests {
     fn a_failing_watch_and_a_condition_show_in_the_text() {
         let process = runtime::Metrics::default();
         let metrics = Metrics::register(&process);
-        metrics.read.watch_well("pods");
-        metrics.read.watch_failed("services");
+        metrics.read.watches.begin("pods", true);
         metrics.read.conditions("ns", "prod", [("Ready".to_owned(), true)]);
         metrics.forced.inc();
         let text = process.encode();
@@ -185,15 +160,5 @@ mod tests {
         }
         metrics.read.conditions("ns", "prod", []);
         assert!(!process.encode().contains("prod"));
-    }
-
-    #[test]
-    fn the_age_of_a_watch_is_that_of_its_first_failure_in_a_row() {
-        let read = Read::default();
-        read.watch_failed("pods");
-        let later = Instant::now() + Duration::from_secs(40);
-        let ages = read.ages(later);
-        assert!(ages[0].1 >= 39.0, "{ages:?}");
-        assert_eq!(read.ages(later + WELL_AFTER)[0].1, 0.0, "it has not failed for a while");
     }
 }

@@ -83,6 +83,9 @@ where
                     Err(error) => Err(error.into()),
                 };
                 let code = answer.as_ref().map_or(0, |response| response.status().as_u16());
+                if verb == "watch" && (200..300).contains(&code) {
+                    metrics.read.watches.well(&kind);
+                }
                 metrics.calls.get_or_create(&Call { verb, kind: kind.clone(), code }).inc();
                 let (Ok(response), Some(next)) = (&answer, again) else { return answer };
                 match wait(verb, response.status(), response.headers(), sent, began.elapsed()) {
@@ -121,7 +124,11 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 /// Verb and resource of a call, as RBAC names them.
 fn describe(method: &Method, uri: &Uri, headers: &HeaderMap) -> (&'static str, String) {
     let mut parts = uri.path().trim_matches('/').split('/');
-    let prefix = if parts.next() == Some("apis") { 2 } else { 1 };
+    let prefix = match parts.next() {
+        Some("openapi") => return ("get", "openapi".to_owned()),
+        Some("apis") => 2,
+        _ => 1,
+    };
     let mut rest: Vec<&str> = parts.skip(prefix).collect();
     if rest.len() > 2 && rest[0] == "namespaces" {
         rest.drain(..2);
@@ -168,6 +175,7 @@ mod tests {
             (Method::GET, "/apis/apps/v1/namespaces/ns/statefulsets/prod-comet", "get", "statefulsets"),
             (Method::PATCH, scale, "patch", "statefulsets/scale"),
             (Method::POST, "/api/v1/namespaces/ns/secrets", "create", "secrets"),
+            (Method::GET, "/openapi/v3/apis/imcluster.dev/v1alpha1", "get", "openapi"),
             (Method::GET, "/apis/monitoring.coreos.com/v1", "get", "discovery"),
         ] {
             assert_eq!(described(method, uri), (verb, kind.to_owned()), "{uri}");
@@ -192,6 +200,21 @@ mod tests {
         let busy = StatusCode::TOO_MANY_REQUESTS;
         assert_eq!(wait("get", busy, &headers, 1, Duration::ZERO), Some(Duration::from_secs(2)));
         assert_eq!(wait("get", busy, &headers, 2, Duration::from_secs(4)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_taken_up_is_well_and_a_list_says_nothing_of_it() {
+        let server = tower::service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(())) });
+        let metrics = Metrics::register(&runtime::Metrics::default());
+        let watches = metrics.read.watches.clone();
+        watches.begin("pods", true);
+        watches.failed("pods", &kube::runtime::watcher::Error::NoResourceVersion);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let mut calls = Calls::new(server, metrics);
+        for (path, age) in [("/api/v1/pods", 60), ("/api/v1/pods?watch=true&timeoutSeconds=290", 0)] {
+            calls.call(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(watches.ages(), [("pods".to_owned(), Duration::from_secs(age))], "{path}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! | path | status | body |
 //! |---|---|---|
-//! | `/live` | 200 | `ok`: the runtime turns |
+//! | `/live` | 200 or 503 | `ok`: the runtime turns; or what only a restart can cure ([`crate::Liveness`]) |
 //! | `/ready` | 200 or 503 | a line per dependency ([`crate::Readiness::report`]) |
 //! | `/metrics` | 200 | OpenMetrics text |
 //! | `/status` | 200 | JSON: version, uptime, readiness, dependencies, and what each service adds ([`Status`]) |
@@ -112,11 +112,18 @@ struct Shared {
 
 fn router(process: Arc<Process>) -> Router {
     Router::new()
-        .route("/live", get(|| async { "ok" }))
+        .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .with_state(Shared { process, started: Instant::now() })
+}
+
+async fn live(State(shared): State<Shared>) -> impl IntoResponse {
+    match shared.process.liveness.stuck() {
+        None => (StatusCode::OK, "ok".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod duration;
 pub mod listen;
 pub mod live;
+pub mod liveness;
 pub mod metrics;
 pub mod pod;
 pub mod proxies;
@@ -24,6 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use listen::CannotListen;
+pub use liveness::Liveness;
 pub use metrics::Metrics;
 pub use readiness::{Condition, Readiness};
 pub use shutdown::Shutdown;
@@ -38,6 +40,8 @@ pub struct Process {
     pub shutdown: Shutdown,
     /// Which first contacts are still missing.
     pub readiness: Readiness,
+    /// What only a restart can cure.
+    pub liveness: Liveness,
     /// Where metrics are registered.
     pub metrics: Metrics,
     /// What `GET /status` shows.
@@ -58,6 +62,7 @@ impl Process {
         Self {
             shutdown: Shutdown::new(),
             readiness: Readiness::default(),
+            liveness: Liveness::default(),
             metrics: Metrics::default(),
             status: admin::Status::default(),
             annotations: annotations::none(),

@@ -88,6 +88,8 @@ async fn stay(mut client: Client, shared: &Shared, life: &mut Life) -> End {
     let (mut enough, mut answered) = (std::pin::pin!(enough), true);
     loop {
         let body = tokio::select! {
+            // What has come is read first: a client that was held up must not take it for silence.
+            biased;
             received = client.next() => match received {
                 Ok(Received::Packet(packet)) if packet.op > op::MESSAGE => packet.body,
                 Ok(Received::Message { body, .. }) => body,

@@ -36,6 +36,7 @@ async fn who_is_closed_comes_back_and_lost_only_what_was_sent_meanwhile() {
         eventually(SOON, "all to be out or in again", || async { comet.auths() > 10 }).await.unwrap();
         pushed.push(push(&comet, 1));
         eventually(SOON, "all to be in again", || async { crowd.inside() == 10 && comet.auths() == 20 }).await.unwrap();
+        crowd.settle(Duration::from_millis(200)).await;
         let before = crowd.arrivals();
         pushed.push(push(&comet, 2));
         arrived(&crowd, before + 10).await;
@@ -78,7 +79,7 @@ async fn who_is_refused_tries_again_and_it_is_noted() {
 #[tokio::test]
 async fn a_crowd_that_is_not_let_in_says_why() {
     let comet = ScriptedComet::start(Fault::Refuse).await;
-    let plan = Plan { patience: Duration::from_millis(500), ..plan(&comet, "tcp") };
+    let plan = Plan { patience: Duration::from_secs(2), ..plan(&comet, "tcp") };
     let error = Crowd::connect(plan, &Handle::current()).await.err().unwrap();
     assert!(format!("{error:#}").contains("0 have; {\"not let in: closed with None"), "{error:#}");
 }
@@ -102,13 +103,13 @@ async fn clients_live_on_the_threads_they_are_given_and_send_heartbeats() {
     let comet = ScriptedComet::start(Fault::None).await;
     let threads = tokio::runtime::Builder::new_multi_thread().thread_name("elsewhere").enable_all().build().unwrap();
     let (seen, members) = (Arc::new(Mutex::new(BTreeSet::new())), stream::members(1));
-    let (names, heartbeat) = (seen.clone(), Duration::from_millis(100));
+    let (names, heartbeat) = (seen.clone(), Duration::from_secs(1));
     let member = Arc::new(move |index| {
         names.lock().insert(std::thread::current().name().map(str::to_owned));
         members(index)
     });
     let crowd = Crowd::connect(Plan { member, heartbeat, ..plan(&comet, "tcp") }, threads.handle()).await.unwrap();
-    eventually(SOON, "heartbeats", || async { comet.heartbeats() >= 30 }).await.unwrap();
+    eventually(SOON, "heartbeats", || async { comet.heartbeats() >= 20 }).await.unwrap();
     assert_eq!(crowd.inside(), 10);
     assert!(crowd.finish(Vec::new()).await.unwrap().lives.iter().all(|life| life.gaps().is_empty()));
     assert_eq!(*seen.lock(), BTreeSet::from([Some("elsewhere".to_owned())]));

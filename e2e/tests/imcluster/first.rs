@@ -67,10 +67,8 @@ async fn first_push(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_push_arrives_at_the_first_try_whenever_an_imcluster_says_for_the_first_time_that_it_is_ready() {
-    let rig = Rig::start().await.unwrap();
-    let external = External::start(&rig).await.unwrap();
+/// Again and again.
+pub async fn story(rig: &Rig, external: &External) {
     let on_the_node = Namespace::Cluster.inside().unwrap();
     let mut random = StdRng::seed_from_u64(soak::seed());
     let (began, length) = (Instant::now(), soak::length(Duration::ZERO));
@@ -80,7 +78,7 @@ async fn a_push_arrives_at_the_first_try_whenever_an_imcluster_says_for_the_firs
             .map(|number| (format!("first-{number}"), Duration::from_millis(random.random_range(0..=GATE))))
             .collect();
         let pushes = batch.iter().map(async |(name, delay)| {
-            let end = first_push(&rig, &external, &on_the_node, name, *delay).await;
+            let end = first_push(rig, external, &on_the_node, name, *delay).await;
             end.err().map(|error| format!("{name}, Kafka and Redis after {delay:?}: {error:#}"))
         });
         wrong.extend(join_all(pushes).await.into_iter().flatten());
@@ -88,5 +86,4 @@ async fn a_push_arrives_at_the_first_try_whenever_an_imcluster_says_for_the_firs
     }
     assert!(wrong.is_empty(), "{} of {made}:\n{}", wrong.len(), wrong.join("\n"));
     println!("{made} times");
-    rig.end().await.unwrap();
 }

@@ -75,10 +75,8 @@ async fn each_hears_its_own(routes: Vec<Route>) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_hands_work_on_an_imcluster_and_many_imclusters_beside_it_and_everybody_keeps_what_is_theirs() {
-    let rig = Rig::start().await.unwrap();
-    let external = External::start(&rig).await.unwrap();
+/// Applied, edited, upgraded, doubled, deleted and made again.
+pub async fn story(rig: &Rig, external: &External) {
     let kubectl = async |arguments: &[&str]| rig.cluster.kubectl(arguments).await.unwrap();
     let told = Instant::now();
     let step = |what: &str| println!("{:6.1} s  {what}", told.elapsed().as_secs_f64());
@@ -209,5 +207,4 @@ async fn many_hands_work_on_an_imcluster_and_many_imclusters_beside_it_and_every
     .unwrap();
     rig.a_push_arrives(&host("prod"), &fresh).await.unwrap();
     step("deleted and made again at once");
-    rig.end().await.unwrap();
 }

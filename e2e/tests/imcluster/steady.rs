@@ -96,15 +96,13 @@ impl Rig {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_every_feature_on_and_clients_coming_and_going_nothing_is_written_and_no_right_is_idle() {
-    let rig = Rig::start().await.unwrap();
+/// Nothing is written, and of the operator's rights none is idle.
+pub async fn story(rig: &Rig, external: &External) {
     let began = Instant::now();
     let step = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
     rig.cluster.apply(include_str!("../../cluster/servicemonitor.yaml")).await.unwrap();
     rig.cluster.apply(&certificate().to_string()).await.unwrap();
-    let external = External::start(&rig).await.unwrap();
-    rig.cluster.apply(&everything(&external).to_string()).await.unwrap();
+    rig.cluster.apply(&everything(external).to_string()).await.unwrap();
     rig.settled("full").await.unwrap();
     step("Ready with every feature on");
     for child in [
@@ -151,5 +149,4 @@ async fn with_every_feature_on_and_clients_coming_and_going_nothing_is_written_a
             granted.iter().filter(|(right, rare)| !**rare && !used.contains(right)).map(|(right, _)| right).collect();
         assert!(idle.is_empty(), "granted, not called rare, and not used: {idle:#?}");
     }
-    rig.end().await.unwrap();
 }

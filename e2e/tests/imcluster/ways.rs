@@ -10,7 +10,7 @@ use crate::rig::Rig;
 
 const CHANGE: Duration = Duration::from_secs(90);
 /// How long a number is watched that must not change.
-const WATCHED: Duration = Duration::from_secs(20);
+const WATCHED: Duration = Duration::from_secs(12);
 
 impl Rig {
     async fn logics(&self) -> Value {

@@ -40,6 +40,9 @@ const KINDS: [(&str, &str); 11] = [
 /// Kinds that come with somebody's CRDs. Watched only once the API server shows them.
 const HTTP_ROUTE: (&str, &str) = ("gateway.networking.k8s.io/v1", "HTTPRoute");
 const SERVICE_MONITOR: (&str, &str) = ("monitoring.coreos.com/v1", "ServiceMonitor");
+/// What ImClusters and pods are called in paths and metrics.
+const CLUSTERS: &str = "imclusters";
+const ALL_PODS: &str = "pods";
 /// What we look at: our children, and every cluster's pods.
 const CHILDREN: &str = "app.kubernetes.io/managed-by=imcluster-operator";
 const PODS: &str = "app.kubernetes.io/name=imcluster";
@@ -105,16 +108,20 @@ impl Scope {
         let (tell, told) = unbounded();
         let mut watches = Vec::new();
         let mut children = Vec::new();
+        let known = &context.metrics.read.watches;
+        known.begin(CLUSTERS, true);
+        known.begin(ALL_PODS, true);
         for (api_version, kind) in KINDS {
-            let cache = Cache::default();
-            watches.push(watch(&context, namespace.as_deref(), resource(api_version, kind), &cache, &tell));
+            let (cache, kind) = (Cache::default(), resource(api_version, kind));
+            known.begin(&kind.plural, true);
+            watches.push(watch(&context, namespace.as_deref(), kind, &cache, &tell));
             children.push(cache);
         }
         let pods = Cache::default();
         let api: Api<core::Pod> = namespaced(&context.client, namespace.as_deref());
         let config = watcher::Config::default().labels(PODS);
         let follow_pods =
-            follow(api, config, "pods".to_owned(), Pod::of, pods.clone(), tell.clone(), context.metrics.clone());
+            follow(api, config, ALL_PODS.to_owned(), Pod::of, pods.clone(), tell.clone(), context.metrics.clone());
         watches.push(tokio::spawn(follow_pods).abort_handle());
         let caches = Arc::new(Caches { children, optional: Mutex::default(), pods });
         let discover = discover(context.clone(), namespace.clone(), caches.clone(), tell);
@@ -192,13 +199,15 @@ async fn discover(
             match (&optional[index], there) {
                 (None, true) => {
                     tracing::info!(kind, "the API server knows it");
-                    let cache = Cache::default();
-                    let watch = watch(&context, namespace.as_deref(), resource(api_version, kind), &cache, &tell);
+                    let (cache, kind) = (Cache::default(), resource(api_version, kind));
+                    context.metrics.read.watches.begin(&kind.plural, false);
+                    let watch = watch(&context, namespace.as_deref(), kind, &cache, &tell);
                     optional[index] = Some((cache, watch));
                 }
                 (Some((_, watch)), false) => {
                     tracing::info!(kind, "the API server knows it no more");
                     watch.abort();
+                    context.metrics.read.watches.end(&resource(api_version, kind).plural);
                     optional[index] = None;
                 }
                 _ => {}
@@ -227,11 +236,11 @@ async fn queue(
         .predicate_filter(predicates::generation, kube::runtime::PredicateConfig::default())
         .filter_map(move |found| {
             match &found {
-                Ok(_) => metrics.read.watch_well("imclusters"),
+                Ok(_) => metrics.read.watches.well(CLUSTERS),
                 Err(error) => {
-                    tracing::warn!(%error, kind = "imclusters", "watch failed, trying again");
-                    metrics.error("watch imclusters");
-                    metrics.read.watch_failed("imclusters");
+                    tracing::warn!(%error, kind = CLUSTERS, "watch failed, trying again");
+                    metrics.error(&format!("watch {CLUSTERS}"));
+                    metrics.read.watches.failed(CLUSTERS, error);
                 }
             }
             std::future::ready(found.ok().map(Ok))

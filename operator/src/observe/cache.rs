@@ -149,11 +149,14 @@ pub async fn follow<K, E>(
             Err(error) => {
                 tracing::warn!(%error, kind, "watch failed, trying again");
                 metrics.error(&format!("watch {kind}"));
-                metrics.read.watch_failed(&kind);
+                metrics.read.watches.failed(&kind, &error);
                 continue;
             }
         };
-        metrics.read.watch_well(&kind);
+        // The first is said before anybody was asked.
+        if !matches!(event, Event::Init) {
+            metrics.read.watches.well(&kind);
+        }
         let event = match event {
             Event::Init => Event::Init,
             Event::InitDone => Event::InitDone,

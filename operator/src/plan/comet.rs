@@ -15,6 +15,8 @@ use crate::events::{Note, Reason};
 use crate::observe::{Observed, Pod, Seen, Workload};
 use crate::validate::Cluster;
 
+/// The step of a drain that waits for room elsewhere.
+const NO_ROOM: &str = "WaitingForCapacity";
 /// How often to look while something is going on, in seconds.
 const POLL: u64 = 5;
 /// A pod that has not been ready for this long is not waited for, in seconds.
@@ -33,6 +35,8 @@ pub struct Step {
     pub notes: Vec<Note>,
     /// For people.
     pub rollout: Option<RolloutStatus>,
+    /// What a person has to do before it goes on.
+    pub waits: Option<String>,
     /// Whether every comet is what it should be and nothing is on its way.
     pub is_settled: bool,
     /// Pods that are to be replaced.
@@ -160,7 +164,10 @@ impl View<'_> {
         if !self.is_leased(pod) {
             match self.gate(pod, cause) {
                 Ok(()) => self.begin(pod, cause, step),
-                Err(step_name) => step.rollout = Some(rollout(pod, step_name, None)),
+                Err(step_name) => {
+                    step.rollout = Some(rollout(pod, step_name, None));
+                    step.waits = (step_name == NO_ROOM).then(|| self.how_to_make_room(pod));
+                }
             }
             return;
         }
@@ -241,7 +248,29 @@ impl View<'_> {
         if self.budget == Some(0) && all_up && self.set.replicas > 1 {
             return Err("WaitingForDisruptionBudget");
         }
+        if !self.have_room(victim) {
+            return Err(NO_ROOM);
+        }
         Ok(())
+    }
+
+    /// Whether the other comets can take the clients of this one, as far as they say how many they have. What does not
+    /// serve anyway is not kept for its clients, and where there is no other there is nothing to wait for.
+    fn have_room(&self, victim: &Pod) -> bool {
+        let Some(most) = self.cluster.comet.max_connections.filter(|_| victim.is_ready()) else { return true };
+        let others = || self.pods.iter().filter(|pod| pod.uid != victim.uid);
+        let room: i64 = others().filter(|pod| pod.is_ready()).map(|pod| (most - pod.connections()).max(0)).sum();
+        others().next().is_none() || victim.connections() <= room
+    }
+
+    /// Without a number that changes by itself.
+    fn how_to_make_room(&self, victim: &Pod) -> String {
+        let most = self.cluster.comet.max_connections.unwrap_or_default();
+        format!(
+            "{} is not drained: with maxConnections {most} the other comets cannot take its clients; raise \
+             spec.comet.config.maxConnections or spec.comet.replicas",
+            victim.name
+        )
     }
 
     /// The ordinal whose turn it is, when nobody would lose a client if the pod were replaced at once: it is gone, or

@@ -272,6 +272,59 @@ fn no_drain_starts_while_the_disruption_budget_is_used_up() {
 }
 
 #[test]
+fn no_comet_is_drained_whose_clients_the_others_cannot_take() {
+    let spellings = [
+        json!({ "comet": { "config": { "maxConnections": 149 } } }),
+        json!({ "comet": { "configOverrides": { "imcluster": { "max-connections": 149 } } } }),
+    ];
+    for (spelling, edit) in spellings.iter().zip([json!({ "version": "0.1.1" }), json!({ "comet": { "replicas": 2 } })])
+    {
+        let mut world = World::new(spelling.clone());
+        world.settle();
+        world.edit(edit);
+        world.turns(20);
+        assert_eq!(world.condition("Progressing"), yes("WaitingForCapacity"));
+        let text = "prod-comet-2 is not drained: with maxConnections 149 the other comets cannot take its clients; raise \
+                    spec.comet.config.maxConnections or spec.comet.replicas";
+        assert_eq!(world.message("Progressing"), text);
+        assert_eq!((world.comets().len(), world.actions.len()), (3, 0), "{:?}", world.actions);
+        let rollout = world.cluster.status.as_ref().unwrap().rollout.clone().unwrap();
+        assert_eq!(rollout.step.as_deref(), Some("WaitingForCapacity"));
+        assert_eq!(world.condition("Ready"), yes("PushesFlow"));
+        let before = world.changes;
+        world.turns(20);
+        assert_eq!(world.changes, before, "waiting writes nothing");
+    }
+}
+
+#[test]
+fn room_that_is_made_lets_the_drain_begin() {
+    let mut world = World::new(json!({ "comet": { "config": { "maxConnections": 149 } } }));
+    world.settle();
+    world.edit(json!({ "version": "0.1.1" }));
+    world.turns(20);
+    assert_eq!(world.condition("Progressing"), yes("WaitingForCapacity"));
+    world.edit(json!({ "comet": { "config": { "maxConnections": 150 } } }));
+    world.settle();
+    assert_eq!((world.lowered(), world.lost), (vec![2, 1, 0], 0));
+}
+
+#[test]
+fn a_comet_that_does_not_serve_and_one_that_is_alone_are_not_kept_for_their_clients() {
+    let mut world = World::new(json!({ "comet": { "config": { "maxConnections": 100 } } }));
+    world.settle();
+    world.edit(json!({ "comet": { "replicas": 2 } }));
+    assert!(world.plan().action.is_none());
+    world.pods.iter_mut().find(|pod| pod.name == "prod-comet-2").unwrap().ready_since = None;
+    assert!(matches!(world.plan().action, Some(Action::DrainLease { pod, .. }) if pod == "prod-comet-2"));
+    let mut alone = World::new(json!({ "comet": { "replicas": 1, "config": { "maxConnections": 100 } } }));
+    alone.settle();
+    alone.edit(json!({ "version": "0.1.1" }));
+    alone.settle();
+    assert_eq!(alone.lowered(), [0]);
+}
+
+#[test]
 fn an_autoscaler_comes_and_goes_without_a_change_of_how_many_run() {
     let mut world = running();
     let replicas = |world: &World| seen(&world.objects[&key("Deployment", "prod-logic")]).workload.unwrap().replicas;
@@ -454,18 +507,22 @@ fn small() -> World {
     world
 }
 
-/// Dead of each of its writes, one run each: nothing depends on what an operator remembers.
+/// Dead of each of its writes, one run each: nothing depends on what an operator remembers. Until it dies, each run is the
+/// same, so it begins with the turn in which that is.
 #[test]
 fn an_operator_that_dies_after_any_write_is_followed_by_one_that_ends_where_it_would_have() {
     let mut whole = small();
     let before = whole.changes;
     change(&mut whole);
-    whole.settle();
-    whole.turns(2);
+    let mut turns = Vec::new();
+    whole.settle_and(|world| turns.push(world.clone()));
+    for _ in 0..2 {
+        turns.push(whole.clone());
+        whole.turn();
+    }
     let (end, writes) = (whole.shape(), whole.changes);
     for dies_at in before + 1..=writes {
-        let mut world = small();
-        change(&mut world);
+        let mut world = turns.iter().rfind(|world| world.changes < dies_at).unwrap().clone();
         world.dies_at = Some(dies_at);
         world.settle();
         world.turns(2);

@@ -193,6 +193,9 @@ fn progressing(facts: &Facts<'_>) -> Verdict {
     if let Some(text) = stalled(facts) {
         return no("Stalled", text);
     }
+    if let Some(text) = &facts.step.waits {
+        return yes("WaitingForCapacity", text.clone());
+    }
     let (reason, text) = if !facts.children.logic_settled {
         ("RollingLogic", "logic is on its way".to_owned())
     } else if !facts.children.job_settled {

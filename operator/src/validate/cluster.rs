@@ -175,6 +175,8 @@ pub struct Comet {
     pub ingress: Option<Ingress>,
     /// How it is rolled.
     pub rollout: Rollout,
+    /// How many connections each of its pods takes; `None` = as many as come.
+    pub max_connections: Option<i64>,
     /// Region and weight of each zone.
     pub topology: Topology,
 }

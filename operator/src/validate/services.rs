@@ -106,8 +106,10 @@ pub(super) fn comet(whole: &Whole<'_>) -> Result<Comet, Invalid> {
     let zone = |zone: &crd::Zone| {
         (zone.name.clone(), Zone { region: zone.region.clone(), weight: Some(i64::from(zone.weight)) })
     };
+    let workload = common.workload(|_, _| Ok(grace))?;
     Ok(Comet {
-        workload: common.workload(|_, _| Ok(grace))?,
+        max_connections: settings::max_connections(&workload.fixed, &workload.live),
+        workload,
         tcp_port,
         websocket_port,
         tls,

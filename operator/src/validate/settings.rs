@@ -169,12 +169,23 @@ fn texts(texts: &[String]) -> Value {
 
 /// What a duration of the file comes to in whole seconds; `default` where it is not set.
 pub(super) fn seconds_of(field: &str, file: &Table, name: &str, default: i64) -> Result<i64, Invalid> {
-    let ours = file.get("imcluster").and_then(Value::as_table);
-    let set = ours.and_then(|ours| ours.iter().find(|(key, _)| overlay::plain(key) == overlay::plain(name)));
-    match set {
+    match setting(file.get("imcluster").and_then(Value::as_table), name) {
         None => Ok(default),
-        Some((_, text)) => duration::parse(text.as_str().unwrap_or_default())
+        Some(text) => duration::parse(text.as_str().unwrap_or_default())
             .map(|duration| duration.as_secs_f64().ceil() as i64)
             .map_err(|why| Invalid::spec(format!("{field}.imcluster.{name}"), why)),
     }
+}
+
+/// How many connections one comet takes; `None` = as many as come.
+pub(super) fn max_connections(file: &Table, live: &Table) -> Option<i64> {
+    let name = "maxConnections";
+    let set = setting(Some(live), name).or_else(|| setting(file.get("imcluster").and_then(Value::as_table), name));
+    set.and_then(Value::as_integer).filter(|most| *most > 0)
+}
+
+/// A setting, however its name is spelt.
+fn setting<'a>(table: Option<&'a Table>, name: &str) -> Option<&'a Value> {
+    let found = table?.iter().find(|(key, _)| overlay::plain(key) == overlay::plain(name));
+    found.map(|(_, value)| value)
 }

@@ -110,6 +110,17 @@ async fn status_is_json_with_what_every_service_adds() {
 }
 
 #[tokio::test]
+async fn live_says_what_only_a_restart_can_cure() {
+    let served = Served::start().await;
+    served.process.liveness.set(Some("a watch is stuck".to_owned()));
+    let (head, body) = served.ask("GET /live").await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert_eq!(body, "a watch is stuck");
+    served.process.liveness.set(None);
+    assert_eq!(served.ask("GET /live").await.1, "ok");
+}
+
+#[tokio::test]
 async fn clients_that_say_nothing_are_let_go_and_the_next_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let served = Served { process: Process::quiet(), address: listener.local_addr().unwrap() };
