@@ -28,16 +28,15 @@ struct Fault {
 fn faults(component: &str) -> [Fault; 3] {
     let setting = json!({component: {"configOverrides": {"imcluster": {"heartbaet": "4m"}}}});
     let room = json!({component: {"resources": {"requests": {"cpu": "100"}}}});
-    let absent = json!({"name": "absent", "secret": {"secretName": "absent"}});
+    let volume = json!({"name": "absent", "secret": {"secretName": "absent"}});
+    let container = json!({"name": "job", "volumeMounts": [{"name": "absent", "mountPath": "/etc/absent"}]});
+    let template = json!({"spec": {"containers": [container], "volumes": [volume]}});
     let (secret, no_secret) = match component {
         "comet" => {
             (json!({"comet": {"listeners": {"tls": {"secretName": "absent"}}}}), json!({"comet": {"listeners": null}}))
         }
         "logic" => (json!({"push": {"tokensSecretRef": {"name": "absent"}}}), json!({"push": null})),
-        _ => (
-            json!({component: {"podTemplate": {"spec": {"volumes": [absent]}}}}),
-            json!({component: {"podTemplate": null}}),
-        ),
+        _ => (json!({"job": {"podTemplate": template}}), json!({"job": {"podTemplate": null}})),
     };
     [
         Fault {
@@ -62,7 +61,10 @@ async fn of_a_component(rig: &Rig, external: &External, component: &str) -> anyh
     let host = format!("{name}.example.com");
     // A comet is let go before the next one comes: another has to be there.
     let pods = if component == "comet" { 2 } else { 1 };
-    rig.cluster.apply(&external.imcluster(&name, pods, None).to_string()).await?;
+    let mut cluster = external.imcluster(&name, pods, None);
+    // The minute begins with the edit, and a comet without clients need not take its time to leave.
+    cluster["spec"]["comet"]["drain"]["minSeconds"] = json!(1);
+    rig.cluster.apply(&cluster.to_string()).await?;
     rig.settled(&name).await?;
     let token = rig.push_token(&name).await?;
     for fault in faults(component) {

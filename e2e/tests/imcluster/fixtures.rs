@@ -51,13 +51,13 @@ pub async fn judge_all(cluster: &Cluster) {
     assert!(accepted.len() >= 15 && rejected.len() >= 30, "{} and {}", accepted.len(), rejected.len());
     let mut wrong = Vec::new();
     for (name, text) in &accepted {
-        if let Err(said) = judged(&cluster, text).await {
+        if let Err(said) = judged(cluster, text).await {
             wrong.push(format!("{name} was refused: {said}"));
         }
     }
     for (name, text) in &rejected {
         let message = text.lines().next().unwrap().trim_start_matches("# rejected: ");
-        match judged(&cluster, text).await {
+        match judged(cluster, text).await {
             Ok(()) => wrong.push(format!("{name} was accepted")),
             Err(said) if said.starts_with("the first document") => wrong.push(format!("{name}: {said}")),
             Err(said) if !flat(&said).contains(message) => wrong.push(format!("{name}: not `{message}` but {said}")),

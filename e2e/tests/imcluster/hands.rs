@@ -83,14 +83,14 @@ pub async fn story(rig: &Rig, external: &External) {
     let host = |name: &str| format!("{name}.example.com");
 
     let prod = external.imcluster("prod", 1, None);
-    rig.cluster.apply(&prod.to_string()).await.unwrap();
+    rig.apply_as("owner", prod["spec"].clone(), &[]).await.unwrap();
     rig.cluster.apply(&external.imcluster("twin", 1, None).to_string()).await.unwrap();
     rig.settled("prod").await.unwrap();
     rig.settled("twin").await.unwrap();
     step("two of them in one namespace");
 
     // What a user sees of it.
-    let listed = kubectl(&["get", "imc"]).await;
+    let listed = kubectl(&["get", "imc", "--output=wide"]).await;
     let columns: Vec<&str> = listed.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(columns, ["NAME", "READY", "VERSION", "COMETS", "DESIRED", "CONNECTIONS", "REASON", "AGE"]);
     let row: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
@@ -105,8 +105,7 @@ pub async fn story(rig: &Rig, external: &External) {
     // Fields by several managers: a conflict is told, what nobody has is free, nothing is lost, the operator stays out.
     let two = json!({"comet": {"replicas": 2}});
     let conflict = format!("{:#}", rig.apply_as("scaler", two.clone(), &[]).await.unwrap_err());
-    assert!(conflict.contains("conflict") && conflict.contains("kubectl-client-side-apply"), "{conflict}");
-    assert!(conflict.contains(".spec.comet.replicas"), "{conflict}");
+    assert!(conflict.contains("conflict with \"owner\"") && conflict.contains(".spec.comet.replicas"), "{conflict}");
     rig.apply_as("scaler", two.clone(), &["--force-conflicts"]).await.unwrap();
     rig.settled("prod").await.unwrap();
     assert_eq!(rig.serving("prod", "comet").await.unwrap().len(), 2);
@@ -120,7 +119,9 @@ pub async fn story(rig: &Rig, external: &External) {
     assert_eq!(before["metadata"]["generation"], after["metadata"]["generation"], "somebody else writes the spec");
     let own = rig.operators_part_of_the_spec().await.unwrap();
     assert!(own.is_empty(), "{own:#?}");
-    rig.cluster.apply(&prod.to_string()).await.unwrap();
+    let conflict = format!("{:#}", rig.apply_as("owner", prod["spec"].clone(), &[]).await.unwrap_err());
+    assert!(conflict.contains("conflict with \"scaler\""), "{conflict}");
+    rig.apply_as("owner", prod["spec"].clone(), &["--force-conflicts"]).await.unwrap();
     rig.settled("prod").await.unwrap();
     let prods = rig.cluster.get(&["imcluster/prod"]).await.unwrap();
     assert_eq!(
@@ -182,7 +183,7 @@ pub async fn story(rig: &Rig, external: &External) {
     // Gone and there again at once, by the same name.
     let gone = rig.cluster.get(&["imcluster/prod"]).await.unwrap()["metadata"]["uid"].clone();
     kubectl(&["delete", "imcluster/prod", "--wait=false"]).await;
-    rig.cluster.apply(&prod.to_string()).await.unwrap();
+    rig.apply_as("owner", prod["spec"].clone(), &[]).await.unwrap();
     rig.cluster.wait(READY, "imcluster/prod", "condition=Ready", &[]).await.unwrap();
     let fresh = rig.push_token("prod").await.unwrap();
     assert_ne!(fresh, token, "the first one's token");
