@@ -145,7 +145,7 @@ pub async fn story(rig: &Rig, external: &External) {
     later.reasons.into_iter().for_each(|(reason, times)| *record.reasons.entry(reason).or_default() += times);
     let report = judge(&record, &Limits::of_rate(CLOSES));
     println!("{report}");
-    assert!(report.faults.is_empty(), "{:#?}", report.faults);
+    assert!(report.faults.is_empty() && report.total.pushes.delivered > 0, "{:#?}", report.faults);
     rig.cluster.kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await.unwrap();
     rig.nothing_is_left_of("prod", EMPTY).await.unwrap();
 }
