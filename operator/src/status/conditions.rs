@@ -10,7 +10,7 @@ use crate::observe::{Observed, Pod};
 use crate::validate::Invalid;
 
 /// A pod that has a cause to be unready, one that may pass, is given this long, in seconds.
-const KNOWN_CAUSE: i64 = 30;
+const KNOWN_CAUSE: i64 = 20;
 /// One that has none, this long.
 const NO_CAUSE: i64 = 300;
 /// A condition's message is cut off here.
