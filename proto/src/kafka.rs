@@ -45,6 +45,7 @@ pub struct KafkaConfig {
         value_name = "HOST:PORT,…",
         env = "IMCLUSTER_KAFKA_BROKERS",
         value_delimiter = ',',
+        value_parser = broker,
         default_value = "127.0.0.1:9092"
     )]
     pub brokers: Vec<String>,
@@ -200,6 +201,20 @@ fn read(flag: &'static str, path: &Path, expected: &'static str) -> Result<Strin
     Ok(text.to_owned())
 }
 
+/// Checks that a broker is `host:port`: without a port librdkafka would take its own default and say nothing.
+///
+/// # Errors
+/// What was expected.
+pub fn broker(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let fits = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_bare = !host.is_empty() && !host.contains(['[', ']', ':', '/']);
+        let is_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| !host.is_empty());
+        (is_bare || is_v6) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    fits.then(|| text.to_owned()).ok_or_else(|| "expected host:port, several comma-separated".to_owned())
+}
+
 fn extra(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as client.rack=eu-1")?;
     if RESERVED.contains(&key) {
@@ -235,6 +250,18 @@ mod tests {
         assert_eq!(config.topic, "goim-push-topic");
         let expected = [("bootstrap.servers", "a:1,b:2"), ("security.protocol", "PLAINTEXT")];
         assert_eq!(config.properties().unwrap(), expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn a_broker_is_a_host_and_a_port() {
+        let all = ["kafka:9092", "10.0.0.1:9092", "[::1]:9092", "a.b-c.example.com:1"];
+        let config = parse(&["--kafka-brokers", &all.join(", ")]).unwrap();
+        assert_eq!(config.brokers, all);
+        for wrong in ["kafka", "kafka:", ":9092", "kafka:0", "kafka:99999", "::1", "SSL://kafka:9092", "a:1,b", "a:1,"]
+        {
+            let error = parse(&["--kafka-brokers", wrong]).unwrap_err();
+            assert!(error.contains("expected host:port"), "{wrong}: {error}");
+        }
     }
 
     #[test]
