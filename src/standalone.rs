@@ -218,7 +218,7 @@ fn print(http: SocketAddr, admin: Option<SocketAddr>, token: Option<&PushToken>)
     let http = reached(http);
     let header = token.map(|token| format!("-H 'Authorization: Bearer {}' ", token.plain)).unwrap_or_default();
     println!("page     http://{http}/");
-    println!("push     curl {header}-d 'hello' 'http://{http}/goim/push/room?operation=1000&type=live&room=1'");
+    println!("push     curl {header}-d 'hello' 'http://{http}/goim/push/room?operation=1000&type=live&room=1000'");
     if let Some(admin) = admin {
         println!("metrics  http://{}/metrics", reached(admin));
     }

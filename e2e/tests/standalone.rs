@@ -20,7 +20,7 @@ use e2e::program::{Program, binary, get, post};
 use e2e::smoke::{Route, one_push};
 
 const SOON: Duration = Duration::from_secs(60);
-const PUSH: &str = "/goim/push/room?operation=1000&type=live&room=1";
+const PUSH: &str = "/goim/push/room?operation=1000&type=live&room=1000";
 
 /// `imcluster` without a sub-command.
 struct Standalone {
@@ -66,14 +66,14 @@ impl Standalone {
         found
     }
 
-    /// One client on each of the client ports, in the room that the printed line pushes to.
+    /// One client on each of the client ports, in the room that the page opens in and the printed line pushes to.
     async fn clients(&self) -> [Client; 2] {
         let tcp = format!("tcp://{}", self.ports[1].address());
         let web_socket = format!("ws://{}/sub", self.ports[2].address());
         let mut clients = Vec::new();
         for target in [tcp, web_socket] {
             let mut client = Client::connect(&target.parse().unwrap(), &Dial::default()).await.unwrap();
-            let token = r#"{"mid":7,"key":"","room_id":"live://1","platform":"test","accepts":[1000]}"#;
+            let token = r#"{"mid":7,"key":"","room_id":"live://1000","platform":"test","accepts":[1000]}"#;
             client.auth(token).await.unwrap();
             clients.push(client);
         }
