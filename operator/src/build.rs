@@ -16,7 +16,7 @@ mod shared;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::DynamicObject;
 
-pub use config::live_hash;
+pub use config::{live_hash, topology_map};
 pub use meta::{child_name, labels, selector};
 pub use pod::restart_hash;
 pub use shared::push_token_secret;

@@ -20,9 +20,14 @@ pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>)
         let data = json!({pod::LIVE_FILE: live(cluster, component)});
         children.push(place.child("v1", "ConfigMap", &live_name(cluster, component), json!({"data": data})));
     }
+    children.push(topology_map(cluster, facts));
+}
+
+/// The one object in which `facts.updated_servers` are.
+pub fn topology_map(cluster: &Cluster, facts: &Facts) -> Child {
     let place = Place::new(cluster, facts, Stage::Config, Component::Logic);
     let data = json!({pod::TOPOLOGY_FILE: topology(cluster, facts)});
-    children.push(place.child("v1", "ConfigMap", &topology_name(cluster), json!({"data": data})));
+    place.child("v1", "ConfigMap", &topology_name(cluster), json!({"data": data}))
 }
 
 /// `<cluster>-<component>-<restart hash>`.

@@ -8,7 +8,7 @@ use runtime::pod::{Component, LIVE_FILE, RESTART_ANNOTATION, live_hash, server_i
 use serde_json::Value;
 
 use super::Reload;
-use crate::build::{Child, Facts, Stage, build, child_name};
+use crate::build::{Child, Facts, Stage, build, child_name, topology_map};
 use crate::crd::ImCluster;
 use crate::observe::{Key, Observed, Pod};
 use crate::validate::Cluster;
@@ -31,7 +31,7 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Builds it. Twice: which comets are new is known only when the template is.
+    /// Builds it. Which comets are new is known only when the template is, so their list comes last.
     pub fn of(cluster: &Cluster, observed: &Observed) -> Self {
         let comet_name = child_name(cluster, Component::Comet);
         let logic_name = child_name(cluster, Component::Logic);
@@ -45,10 +45,11 @@ impl Desired {
         let spec_says = observed.cluster.spec.logic.replicas.is_some();
         // A number that nobody asks for any more stays; one that an autoscaler left is taken over before it changes.
         facts.logic_replicas = logic.filter(|logic| !spec_says || !logic.we_own_replicas).map(|logic| logic.replicas);
-        let children = build(cluster, &facts);
+        let mut children = build(cluster, &facts);
         let comet_restart = restart_hash(&children, "StatefulSet", &comet_name).unwrap_or_default();
         facts.updated_servers = updated_servers(&comet_restart, cluster, observed);
-        let children = if facts.updated_servers.is_empty() { children } else { build(cluster, &facts) };
+        let topology = topology_map(cluster, &facts);
+        children.iter_mut().filter(|child| key(child) == key(&topology)).for_each(|child| child.clone_from(&topology));
         let live = Component::SERVICES.into_iter().filter_map(|component| {
             let name = format!("{}-live", child_name(cluster, component));
             let object = &find(&children, "ConfigMap", &name)?.object;

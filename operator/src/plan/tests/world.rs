@@ -1,6 +1,7 @@
 //! A world in which plans come true: objects, and controllers as simple as they can be and still be unkind. Only for
 //! plans; nothing of it speaks HTTP.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub const BAD: &str = "0.1.66";
 /// A revision's restart hash, and whether its image can be pulled.
 type Template = (String, bool);
 
+#[derive(Clone)]
 pub struct World {
     pub cluster: ImCluster,
     pub objects: BTreeMap<Key, DynamicObject>,
@@ -46,6 +48,8 @@ pub struct World {
     pub dies_at: Option<usize>,
     /// Clients that a pod took down with it.
     pub lost: i64,
+    /// Objects as they were last seen: most of them never change.
+    seen: RefCell<BTreeMap<Key, (DynamicObject, Seen)>>,
     templates: BTreeMap<String, Template>,
     leases: BTreeMap<String, i64>,
     serial: u64,
@@ -95,6 +99,7 @@ impl World {
             changes: 0,
             dies_at: None,
             lost: 0,
+            seen: RefCell::default(),
             templates: BTreeMap::new(),
             leases: BTreeMap::new(),
             serial: 0,
@@ -114,13 +119,23 @@ impl World {
             cluster: Arc::new(self.cluster.clone()),
             operand: Operand { image: "imcluster/imcluster".into(), version: "0.1.0".into() },
             operator_namespace: "ops".into(),
-            children: self.objects.values().map(seen).collect(),
+            children: self.objects.iter().map(|(key, object)| self.seen(key, object)).collect(),
             foreign: self.foreign.clone(),
             refused: Vec::new(),
             pods: self.pods.clone(),
             counted: None,
             kinds: Kinds::default(),
         }
+    }
+
+    fn seen(&self, key: &Key, object: &DynamicObject) -> Seen {
+        let mut known = self.seen.borrow_mut();
+        if let Some((_, seen)) = known.get(key).filter(|(before, _)| before == object) {
+            return seen.clone();
+        }
+        let now = seen(object);
+        known.insert(key.clone(), (object.clone(), now.clone()));
+        now
     }
 
     pub fn plan(&self) -> Plan {
@@ -159,7 +174,13 @@ impl World {
 
     /// Turns until nothing is left to do.
     pub fn settle(&mut self) {
+        self.settle_and(|_| {});
+    }
+
+    /// The same; `look` is shown the world before each turn.
+    pub fn settle_and(&mut self, mut look: impl FnMut(&Self)) {
         for _ in 0..200 {
+            look(self);
             self.turn();
             let reported = self.cluster.status.as_ref().and_then(|status| status.observed_generation);
             let is_current = reported == self.cluster.metadata.generation;
@@ -228,9 +249,9 @@ impl World {
         }
         // An operator that is behind asks again and finds what it did not know of.
         assert!(apply.uid.is_none() || apply.uid == there.metadata.uid, "every later body carries the uid");
-        let was = seen(there).workload.unwrap_or_default();
-        let names = sent.data.pointer("/spec/replicas").is_some();
         if apply.key.kind == "StatefulSet" || apply.key.kind == "Deployment" {
+            let was = seen(there).workload.unwrap_or_default();
+            let names = sent.data.pointer("/spec/replicas").is_some();
             let others = was.others_own_replicas || apply.release.is_some();
             if !names {
                 let stays = others || !was.we_own_replicas;
