@@ -34,7 +34,7 @@ pub struct Config {
     #[arg(long, value_name = "ADDRESS", env = "IMCLUSTER_BIND", default_value = "127.0.0.1")]
     pub bind: IpAddr,
     /// Use this Kafka instead of the queue in memory: `host:port`, several comma-separated. The topic must exist.
-    #[arg(long, value_name = "BROKERS", env = "IMCLUSTER_KAFKA")]
+    #[arg(long, value_name = "BROKERS", env = "IMCLUSTER_KAFKA", value_parser = brokers)]
     pub kafka: Option<String>,
     /// Use this Redis instead of the store in memory: `host:port`.
     #[arg(long, value_name = "ADDRESS", env = "IMCLUSTER_REDIS")]
@@ -48,6 +48,11 @@ pub struct Config {
     /// The port of clients over WebSocket.
     #[arg(long, value_name = "PORT", env = "IMCLUSTER_CLIENT_WS_PORT", default_value_t = 3102)]
     pub client_ws_port: u16,
+}
+
+fn brokers(text: &str) -> Result<String, String> {
+    text.split(',').try_for_each(|one| proto::kafka::broker(one).map(drop))?;
+    Ok(text.to_owned())
 }
 
 impl FileKeys for Config {

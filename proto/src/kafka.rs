@@ -201,8 +201,11 @@ fn read(flag: &'static str, path: &Path, expected: &'static str) -> Result<Strin
     Ok(text.to_owned())
 }
 
-/// Without a port librdkafka would take its own default and say nothing.
-fn broker(text: &str) -> Result<String, String> {
+/// Checks that a broker is `host:port`: without a port librdkafka would take its own default and say nothing.
+///
+/// # Errors
+/// What was expected.
+pub fn broker(text: &str) -> Result<String, String> {
     let text = text.trim();
     let fits = text.rsplit_once(':').is_some_and(|(host, port)| {
         let is_bare = !host.is_empty() && !host.contains(['[', ']', ':', '/']);

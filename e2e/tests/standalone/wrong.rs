@@ -69,7 +69,7 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
             "[kafka]\nbrokers = [\"k1:9092\", \"k2\"]\n",
             &["c.toml: kafka.brokers", "`k2`", "expected host:port"],
         ),
-        ("standalone --kafka kafka", "", &["`kafka`", "expected host:port"]),
+        ("standalone --kafka kafka", "", &["--kafka is `kafka`", "expected host:port"]),
         ("job --comets nowhere", "", &["--comets", "nowhere", "expected"]),
         ("--bind localhost", "", &["--bind", "`localhost`", "expected ADDRESS"]),
         // Choices.
