@@ -90,10 +90,6 @@ impl FileKeys for Config {
         ("env.zone", FileKey::Arg("zone")),
         ("env.deployenv", FileKey::Arg("deploy_env")),
         ("env.host", FileKey::Arg("host")),
-        // Of a comet's table; goim's users copy it from file to file.
-        ("env.addrs", FileKey::NoEffect),
-        ("env.offline", FileKey::NoEffect),
-        ("env.weight", FileKey::NoEffect),
         ("discovery.*", FileKey::Replaced("--comets")),
     ];
     fn live() -> Vec<String> {

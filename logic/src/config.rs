@@ -223,18 +223,13 @@ impl FileKeys for Config {
         ("discovery.*", FileKey::Replaced("--comets, or nothing: comets report themselves to logic")),
         ("env.deployenv", FileKey::Arg("deploy_env")),
         ("env.host", FileKey::Arg("host")),
-        // Of a comet's table; goim's users copy it from file to file.
-        ("env.addrs", FileKey::NoEffect),
-        ("env.offline", FileKey::NoEffect),
         ("env.region", FileKey::Arg("region")),
         ("env.weight", FileKey::Arg("weight")),
         ("env.zone", FileKey::Arg("zone")),
         // goim reads the timeouts of these three tables and never uses them; taking them seriously now, at the 1 s of
         // its sample file, would fail requests that go well there.
+        ("httpserver.*", FileKey::NoEffect),
         ("httpserver.addr", FileKey::Arg("http_addr")),
-        ("httpserver.network", FileKey::NoEffect),
-        ("httpserver.readtimeout", FileKey::NoEffect),
-        ("httpserver.writetimeout", FileKey::NoEffect),
         ("kafka.brokers", FileKey::Arg("kafka_brokers")),
         ("kafka.topic", FileKey::Arg("kafka_topic")),
         ("node.defaultdomain", FileKey::Arg("default_domain")),
@@ -256,16 +251,9 @@ impl FileKeys for Config {
         ("redis.readtimeout", FileKey::Arg("redis_timeout")),
         ("redis.writetimeout", FileKey::NoEffect),
         ("regions.*", FileKey::Arg("regions")),
-        ("rpcclient.dial", FileKey::NoEffect),
-        ("rpcclient.timeout", FileKey::NoEffect),
+        ("rpcclient.*", FileKey::NoEffect),
+        ("rpcserver.*", FileKey::NoEffect),
         ("rpcserver.addr", FileKey::Arg("rpc_addr")),
-        ("rpcserver.network", FileKey::NoEffect),
-        ("rpcserver.timeout", FileKey::NoEffect),
-        ("rpcserver.idletimeout", FileKey::NoEffect),
-        ("rpcserver.maxlifetime", FileKey::NoEffect),
-        ("rpcserver.forceclosewait", FileKey::NoEffect),
-        ("rpcserver.keepaliveinterval", FileKey::NoEffect),
-        ("rpcserver.keepalivetimeout", FileKey::NoEffect),
     ];
 
     fn live() -> Vec<String> {

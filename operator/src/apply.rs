@@ -173,7 +173,13 @@ impl Hands {
             sent["spec"]["replicas"] = json!(replicas);
         }
         let params = PatchParams::apply(MANAGER).force();
-        let after = api.patch(&apply.key.name, &params, &Patch::Apply(sent)).await;
+        let mut after = api.patch(&apply.key.name, &params, &Patch::Apply(sent.clone())).await;
+        if uid.is_some() && matches!(&after, Err(kube::Error::Api(status)) if status.code == 422) {
+            // An apply leaves what somebody else put into a list, such as another port by our port's name. A merge patch
+            // replaces lists as a whole (RFC 7386).
+            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            after = api.patch(&apply.key.name, &params, &Patch::Merge(sent)).await;
+        }
         let after = Seen::of(&after.map_err(Error::api(format!("cannot apply {}", apply.key)))?, &kind);
         tracing::debug!(object = %apply.key, changed = before.as_ref() != Some(&after.resource_version), "applied");
         let before = before.filter(|before| *before != after.resource_version);

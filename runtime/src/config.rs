@@ -90,7 +90,7 @@ pub enum FileKey {
 /// A service's settings and the file keys that set them.
 pub trait FileKeys: clap::Args {
     /// Lower-case dotted key, such as `tcp.bind`, or a prefix ending in `.*`; and what it means. The most exact wins.
-    /// What is neither here nor an argument's name under `[imcluster]` is refused.
+    /// Under `[imcluster]` are arguments' names and nothing else.
     /// A list sets its argument once per element. Keys under a prefix each set it once, to `rest=value`, a list as
     /// `rest=first,second`.
     const KEYS: &'static [(&'static str, FileKey)];

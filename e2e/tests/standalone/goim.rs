@@ -132,6 +132,7 @@ async fn goims_own_files_and_flags_start_the_services_and_a_push_arrives() {
         for notice in notices {
             assert_eq!(log.matches(notice).count(), 1, "{notice}\n{log}");
         }
+        assert!(!log.contains("is not a setting"), "goim's own keys are all known:\n{log}");
     }
     for program in [job, comet, logic] {
         assert_eq!(program.terminate().await.unwrap().code(), Some(0), "{}", program.process().output());

@@ -128,13 +128,6 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
             "[imcluster]\nbatchCuont = 7\n",
             &["c.toml: imcluster.batchCuont is not a setting of job", "`imcluster job --help`"],
         ),
-        ("comet -conf c.toml", "[tcp]\nbnid = [\":1\"]\n", &["c.toml: tcp.bnid is not a setting of comet"]),
-        (
-            "logic --auth trust --push-auth none -conf c.toml",
-            "maxPushKeys = 7\n",
-            &["c.toml: maxPushKeys is not a setting of logic", "expected imcluster.maxPushKeys"],
-        ),
-        ("standalone -conf c.toml", "[kafka]\ntopic = \"t\"\n", &["c.toml: kafka.topic", "of standalone"]),
         ("job --reigon sh", "", &["--reigon", "did you mean --region?"]),
         ("commet", "", &["`commet`", "expected standalone, comet, logic, job"]),
     ];

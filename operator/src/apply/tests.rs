@@ -106,6 +106,31 @@ async fn what_has_been_applied_is_not_applied_again_until_somebody_changes_it() 
 }
 
 #[tokio::test]
+async fn an_edit_that_an_apply_cannot_take_back_is_patched_away_and_holds_up_nothing() {
+    let world = World::new(json!({}));
+    let edited = "/services/prod-logic";
+    let (client, log) = scripted(move |asked| match asked.method {
+        Method::GET => {
+            let kind = if asked.path.ends_with(edited) { "Service" } else { return refusal(404, "NotFound") };
+            let owner = json!([{ "apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster", "name": "prod",
+                "uid": UID, "controller": true }]);
+            let meta = json!({ "name": "prod-logic", "uid": "u", "resourceVersion": "3", "ownerReferences": owner });
+            (200, json!({ "apiVersion": "v1", "kind": kind, "metadata": meta, "spec": {} }))
+        }
+        Method::PATCH if asked.path.ends_with(edited) && asked.query.contains("force=true") => refusal(422, "Invalid"),
+        _ => (200, asked.body.clone()),
+    });
+    let outcome = Hands::new(client, Leadership::always()).apply(&world.plan(), &world.observed()).await;
+    assert!(outcome.refused.is_empty() && outcome.failed.is_none(), "{outcome:?}");
+    let tried: Vec<Asked> = writes(&log).into_iter().filter(|asked| asked.path.ends_with(edited)).collect();
+    assert_eq!(tried.len(), 2, "{tried:?}");
+    assert_eq!(
+        (&tried[1].body["spec"]["ports"], &tried[1].body["metadata"]["uid"]),
+        (&tried[0].body["spec"]["ports"], &json!("u"))
+    );
+}
+
+#[tokio::test]
 async fn a_strangers_object_is_never_written() {
     let (client, log, stored) = server();
     let path = "/api/v1/namespaces/im/services/prod-logic".to_owned();

@@ -46,8 +46,8 @@ pub struct CometSpec {
     /// Settings of the comets. What is not set has comet's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<CometConfig>,
-    /// Further settings as the configuration file has them, merged over everything else. A setting that comet does not
-    /// know keeps it from starting. A change restarts the comets.
+    /// Further settings as the configuration file has them, merged over everything else. A name under
+    /// `imcluster` that comet does not know keeps it from starting. A change restarts the comets.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::free_form")]
     pub config_overrides: Option<Value>,

@@ -31,8 +31,8 @@ pub struct JobSpec {
     /// Settings of the jobs. What is not set has job's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<JobConfig>,
-    /// Further settings as the configuration file has them, merged over everything else. A setting that job does not
-    /// know keeps it from starting. A change restarts the jobs.
+    /// Further settings as the configuration file has them, merged over everything else. A name under
+    /// `imcluster` that job does not know keeps it from starting. A change restarts the jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::free_form")]
     pub config_overrides: Option<Value>,

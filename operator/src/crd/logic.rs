@@ -44,8 +44,8 @@ pub struct LogicSpec {
     /// Settings of the logics. What is not set has logic's own default. Each says whether a change restarts pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<LogicConfig>,
-    /// Further settings as the configuration file has them, merged over everything else. A setting that logic does not
-    /// know keeps it from starting. A change restarts logic.
+    /// Further settings as the configuration file has them, merged over everything else. A name under
+    /// `imcluster` that logic does not know keeps it from starting. A change restarts logic.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::free_form")]
     pub config_overrides: Option<Value>,

@@ -39,7 +39,8 @@ pub(super) fn read(
     for (key, value) in entries {
         let lower = key.to_ascii_lowercase();
         match meaning(&lower, command, keys) {
-            None => unknown.push(key),
+            None if lower.starts_with("imcluster.") => unknown.push(key),
+            None => notices.push(Notice::Warn(format!("{file}: {key} is not a setting of this service, ignored"))),
             Some((Meaning::NoEffect, _)) => without_effect.push(key),
             Some((Meaning::Replaced(by), _)) => {
                 notices.push(Notice::Warn(format!("{file}: {key} is not taken any more, use {by}")));
@@ -113,16 +114,14 @@ pub(super) fn live(
     Ok(settings)
 }
 
-/// A key that is neither ours nor goim's is a mistake: ignored, as goim does, it would look as if it were in force.
+/// In our own table a name that nobody knows is a mistake: ignored, it would look as if it were in force. goim's tables
+/// are other people's, who may keep more in them.
 fn not_settings(path: &Path, command: &Command, keys: &[String]) -> ConfigError {
-    let ours = |key: &String| meaning(&format!("imcluster.{}", key.to_ascii_lowercase()), command, &[]).is_some();
-    let hint = match keys.iter().find(|key| ours(key)) {
-        Some(key) => format!("imcluster.{key}"),
-        None => format!("a name of `imcluster {} --help` in camelCase under [imcluster]", command.get_name()),
-    };
     let are = if keys.len() == 1 { "is not a setting" } else { "are not settings" };
-    let (file, keys) = (path.display(), keys.join(", "));
-    ConfigError::Invalid(format!("{file}: {keys} {are} of {}: expected {hint}", command.get_name()))
+    let (file, keys, name) = (path.display(), keys.join(", "), command.get_name());
+    ConfigError::Invalid(format!(
+        "{file}: {keys} {are} of {name}: expected a name of `imcluster {name} --help` in camelCase"
+    ))
 }
 
 /// A name without what two spellings of it may differ in.

@@ -115,20 +115,25 @@ fn our_own_table_sets_any_argument_by_its_camel_case_name() {
 }
 
 #[test]
-fn replaced_keys_warn() {
-    let given = Given::file("[discovery]\nnodes = [\"127.0.0.1:7171\"]\n");
-    let text = format!("{}: discovery.nodes is not taken any more, use --comets", given.path());
-    assert_eq!(given.load("", &[]).unwrap().notices, [Notice::Warn(text)]);
+fn replaced_and_unknown_keys_warn() {
+    let given = Given::file("what = 1\n[discovery]\nnodes = [\"127.0.0.1:7171\"]\n");
+    let file = given.path();
+    let expected = [
+        Notice::Warn(format!("{file}: discovery.nodes is not taken any more, use --comets")),
+        Notice::Warn(format!("{file}: what is not a setting of this service, ignored")),
+    ];
+    assert_eq!(given.load("", &[]).unwrap().notices, expected);
 }
 
 #[test]
-fn keys_that_are_neither_goims_nor_ours_are_refused_by_name() {
+fn in_our_own_table_a_name_that_nobody_knows_is_refused() {
     let given = Given::file("[imcluster]\nauthFiel = \"a\"\nauthUrl = \"u\"\n");
-    let expected = "imcluster.authFiel is not a setting of comet: expected a name of `imcluster comet --help` in \
-                    camelCase under [imcluster]";
+    let expected =
+        "imcluster.authFiel is not a setting of comet: expected a name of `imcluster comet --help` in camelCase";
     assert_eq!(refused(given.load("", &[])), format!("{}: {expected}", given.path()));
-    let given = Given::file("authUrl = \"u\"\n[tcp]\nreader = 1\n[what]\never = [1]\n[[what.else]]\na = 1\n");
-    let expected = "authUrl, what.else, what.ever are not settings of comet: expected imcluster.authUrl";
+    let given = Given::file("[imcluster]\nwhat = 1\never = 2\n");
+    let expected = "imcluster.ever, imcluster.what are not settings of comet: expected a name of `imcluster comet --help` \
+                    in camelCase";
     assert_eq!(refused(given.load("", &[])), format!("{}: {expected}", given.path()));
 }
 
