@@ -132,17 +132,17 @@ pub async fn story(rig: &Rig, external: &External) {
 
     // A child that is edited is put right; a restart that is asked for is none of the operator's business.
     let token = rig.push_token("prod").await.unwrap();
-    rig.edit("service/prod-logic", "s/port:.3111/port:\\ 3999/").await.unwrap();
+    rig.edit("service/prod-logic", "s/targetPort:.http/targetPort:\\ 9/").await.unwrap();
     rig.edit("deployment/prod-job", "s/replicas:.1/replicas:\\ 0/").await.unwrap();
     rig.edit("deployment/prod-logic", "s/terminationGracePeriodSeconds:.*/terminationGracePeriodSeconds:\\ 1/")
         .await
         .unwrap();
     eventually(CHANGE, "the children to be put right", || async {
-        let port = rig.cluster.get(&["service/prod-logic"]).await?["spec"]["ports"][0]["port"].clone();
+        let port = rig.cluster.get(&["service/prod-logic"]).await?["spec"]["ports"][0]["targetPort"].clone();
         let jobs = rig.cluster.get(&["deployment/prod-job"]).await?["spec"]["replicas"].clone();
         let logic = rig.cluster.get(&["deployment/prod-logic"]).await?;
         let grace = logic["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
-        ensure!(port == 3111 && jobs == 1 && grace != 1, "{port}, {jobs} jobs, {grace} s");
+        ensure!(port == "http" && jobs == 1 && grace != 1, "{port}, {jobs} jobs, {grace} s");
         anyhow::Ok(())
     })
     .await
