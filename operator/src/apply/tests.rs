@@ -113,7 +113,7 @@ async fn an_edit_that_an_apply_cannot_take_back_is_patched_away_and_holds_up_not
         Method::GET => {
             let kind = if asked.path.ends_with(edited) { "Service" } else { return refusal(404, "NotFound") };
             let owner = json!([{ "apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster", "name": "prod",
-                "uid": UID, "controller": true }]);
+                "uid": "cr-uid", "controller": true }]);
             let meta = json!({ "name": "prod-logic", "uid": "u", "resourceVersion": "3", "ownerReferences": owner });
             (200, json!({ "apiVersion": "v1", "kind": kind, "metadata": meta, "spec": {} }))
         }
