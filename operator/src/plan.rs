@@ -135,6 +135,9 @@ pub enum Action {
     },
 }
 
+/// When to look again if nothing but time has to pass, in seconds.
+const SOON: u64 = 2;
+
 /// Decides what to do next.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let cluster = match validate(&observed.cluster, &observed.operand) {
@@ -148,7 +151,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let children = children::Children::of(&desired, observed);
     let step = comet::step(&cluster, &desired, observed, now);
     let (status, mut notes) = status::of(&cluster, &desired, &children, &step, observed, now);
-    let requeue = step.requeue.unwrap_or(0);
+    let requeue = step.requeue.or(status::is_spreading(&status).then_some(SOON)).unwrap_or(0);
     if cluster.paused {
         return Plan { status, notes, requeue, ..Plan::default() };
     }

@@ -33,6 +33,11 @@ impl Facts<'_> {
     }
 }
 
+/// Whether it will be Ready by waiting alone.
+pub fn is_spreading(status: &ImClusterStatus) -> bool {
+    status.conditions.iter().any(|held| held.type_ == "Ready" && held.reason == conditions::SPREADING)
+}
+
 /// The report of a cluster, and what of it is news.
 pub fn of(
     cluster: &Cluster,

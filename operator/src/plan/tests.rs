@@ -219,6 +219,22 @@ fn a_comet_that_the_last_spec_broke_is_let_go_first() {
 }
 
 #[test]
+fn it_is_not_ready_before_the_nodes_can_know_the_addresses_and_looks_again_soon() {
+    let mut world = World::new(json!({}));
+    let mut waited = 0;
+    world.settle_and(|world| {
+        let next = world.plan();
+        if status::is_spreading(&next.status) {
+            assert!(world.pods.iter().filter(|pod| pod.component.is_some()).all(Pod::is_ready));
+            assert!((1..=5).contains(&next.requeue), "{}", next.requeue);
+            waited += 1;
+        }
+    });
+    assert!(waited > 0);
+    assert_eq!(world.condition("Ready"), yes("PushesFlow"));
+}
+
+#[test]
 fn comets_that_never_worked_are_all_replaced_without_a_drain() {
     let mut world = World::new(json!({ "version": BAD }));
     world.turns(20);

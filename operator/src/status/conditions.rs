@@ -13,6 +13,10 @@ use crate::validate::Invalid;
 const KNOWN_CAUSE: i64 = 20;
 /// One that has none, this long.
 const NO_CAUSE: i64 = 300;
+/// For so long, in seconds, the addresses of a pod that has just become ready are on their way to the nodes.
+const SPREAD: i64 = 5;
+/// Why an ImCluster is not Ready meanwhile.
+pub(super) const SPREADING: &str = "AddressesSpreading";
 /// A condition's message is cut off here.
 const LONGEST: usize = 1000;
 
@@ -157,6 +161,10 @@ fn ready(facts: &Facts<'_>, dependencies: &Verdict, was_ready: bool) -> Verdict 
     }
     if !was_ready && let Some(pod) = comets.iter().find(|pod| flow(pod).is_none()) {
         return unknown("NoReport", format!("{} does not answer on its admin port", pod.name));
+    }
+    let is_known = |pod: &Pod| pod.is_ready() && pod.ready_for(facts.now) >= SPREAD;
+    if !was_ready && !(comets.iter().all(|pod| is_known(pod)) && of(facts, Component::Logic).any(is_known)) {
+        return no(SPREADING, "the pods are ready, and every node is being told their addresses");
     }
     yes("PushesFlow", "an accepted push reaches connected clients")
 }

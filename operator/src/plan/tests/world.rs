@@ -184,7 +184,8 @@ impl World {
             self.turn();
             let reported = self.cluster.status.as_ref().and_then(|status| status.observed_generation);
             let is_current = reported == self.cluster.metadata.generation;
-            if is_current && self.condition("Progressing") == ("False".into(), "RolloutComplete".into()) {
+            let is_done = self.condition("Progressing") == ("False".into(), "RolloutComplete".into());
+            if is_current && is_done && self.condition("Ready").1 != "AddressesSpreading" {
                 return;
             }
         }
