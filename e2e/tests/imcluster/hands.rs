@@ -138,12 +138,13 @@ pub async fn story(rig: &Rig, external: &External) {
         .await
         .unwrap();
     eventually(CHANGE, "the children to be put right", || async {
-        let port = rig.cluster.get(&["service/prod-logic"]).await?["spec"]["ports"].clone();
+        let ports = rig.cluster.get(&["service/prod-logic"]).await?["spec"]["ports"].clone();
         let jobs = rig.cluster.get(&["deployment/prod-job"]).await?["spec"]["replicas"].clone();
         let logic = rig.cluster.get(&["deployment/prod-logic"]).await?;
         let grace = logic["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
-        let ports = port.as_array().map_or(0, Vec::len);
-        ensure!(port[0]["port"] == 3111 && ports == 1 && jobs == 1 && grace != 1, "{port}, {jobs} jobs, {grace} s");
+        let http = ports.as_array().context("no ports")?.iter().filter(|port| port["targetPort"] == "http");
+        let http: Vec<&Value> = http.map(|port| &port["port"]).collect();
+        ensure!(http == [3111] && jobs == 1 && grace != 1, "{ports}, {jobs} jobs, {grace} s");
         anyhow::Ok(())
     })
     .await
