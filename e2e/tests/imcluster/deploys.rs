@@ -14,11 +14,13 @@ use serde_json::{Value, json};
 use crate::external::External;
 use crate::rig::{READY, Rig, SYSTEM};
 
-/// Clients, and how many of them come when there are three comets.
-const CLIENTS: u32 = 1000;
-const LATER: u32 = 400;
-/// Of 50 clients each.
-const ROOMS: u32 = 20;
+/// Clients that come at first, then those that come to three comets, then those that come after the new image: else the
+/// comet that is taken away, and the one on the node that is drained, would have none.
+const CLIENTS: [u32; 3] = [1000, 200, 200];
+/// The phases in which comets go that have clients.
+const TAKEN_AWAY: [&str; 3] = ["3 to 2 comets", "another image", "node 2 drained"];
+/// Of 50 clients each, when all are there.
+const ROOMS: u32 = 28;
 /// Pushes a second.
 const RATE: f64 = 200.0;
 /// How many clients a comet may close in a second.
@@ -107,9 +109,11 @@ pub async fn story(rig: &Rig, external: &External) {
 
     let inside = Namespace::Cluster.inside().unwrap();
     let threads = inside.threads();
-    let crowd = Crowd::connect(plan(port, 0, CLIENTS - LATER), threads).await.unwrap();
+    let [first, second, third] = CLIENTS;
+    let (second, all) = (first + second, first + second + third);
+    let crowd = Crowd::connect(plan(port, 0, first), threads).await.unwrap();
     step("clients are in");
-    let streams = half_to_keys(CLIENTS, ROOMS);
+    let streams = half_to_keys(all, ROOMS);
     let schedule = Schedule { run: 1, streams, rate: RATE, duration: Duration::MAX, body: 64, workers: 100 };
     let address = format!("{NODE}:80").parse().unwrap();
     let entry = Entry::Ingress { address, host: HOST.to_owned(), token };
@@ -119,19 +123,20 @@ pub async fn story(rig: &Rig, external: &External) {
     tokio::time::sleep(CALM).await;
     rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=3"]).await.unwrap();
     rig.settled("prod").await.unwrap();
-    let later = Crowd::connect(plan(port, CLIENTS - LATER, CLIENTS), threads).await.unwrap();
+    let to_three = Crowd::connect(plan(port, first, second), threads).await.unwrap();
     step("three comets, and clients that came to them");
-    crowd.mark("3 to 2 comets");
+    crowd.mark(TAKEN_AWAY[0]);
     rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=2"]).await.unwrap();
     rig.settled("prod").await.unwrap();
     step("two comets");
     tokio::time::sleep(CALM).await;
-    crowd.mark("another image");
+    crowd.mark(TAKEN_AWAY[1]);
     rig.patch("prod", json!({"spec": {"version": "0.1.1"}})).await.unwrap();
     rig.settled("prod").await.unwrap();
-    step("another image everywhere");
+    let to_new = Crowd::connect(plan(port, second, all), threads).await.unwrap();
+    step("another image everywhere, and clients that came to it");
     tokio::time::sleep(CALM).await;
-    crowd.mark("node 2 drained");
+    crowd.mark(TAKEN_AWAY[2]);
     rig.drain_without_an_operator().await.unwrap();
     rig.settled("prod").await.unwrap();
     step("node 2 drained without an operator");
@@ -140,12 +145,17 @@ pub async fn story(rig: &Rig, external: &External) {
     crowd.settle(CALM).await;
 
     let mut record = crowd.finish(pushed).await.unwrap();
-    let later = later.finish(Vec::new()).await.unwrap();
-    record.lives.extend(later.lives);
-    later.reasons.into_iter().for_each(|(reason, times)| *record.reasons.entry(reason).or_default() += times);
+    for later in [to_three, to_new] {
+        let later = later.finish(Vec::new()).await.unwrap();
+        record.lives.extend(later.lives);
+        later.reasons.into_iter().for_each(|(reason, times)| *record.reasons.entry(reason).or_default() += times);
+    }
     let report = judge(&record, &Limits::of_rate(CLOSES));
     println!("{report}");
     assert!(report.faults.is_empty() && report.total.pushes.delivered > 0, "{:#?}", report.faults);
+    for phase in report.phases.iter().filter(|phase| TAKEN_AWAY.contains(&&*phase.name)) {
+        assert!(phase.moves.closes > 0, "{}: nobody was on what was taken away", phase.name);
+    }
     rig.cluster.kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await.unwrap();
     rig.nothing_is_left_of("prod", EMPTY).await.unwrap();
 }
