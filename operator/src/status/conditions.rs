@@ -163,7 +163,8 @@ fn ready(facts: &Facts<'_>, dependencies: &Verdict, was_ready: bool) -> Verdict 
         return unknown("NoReport", format!("{} does not answer on its admin port", pod.name));
     }
     let is_known = |pod: &Pod| pod.is_ready() && pod.ready_for(facts.now) >= SPREAD;
-    if !was_ready && !(comets.iter().all(|pod| is_known(pod)) && of(facts, Component::Logic).any(is_known)) {
+    let are_known = comets.iter().all(|pod| is_known(pod)) && of(facts, Component::Logic).any(is_known);
+    if !was_ready && !are_known {
         return no(SPREADING, "the pods are ready, and every node is being told their addresses");
     }
     yes("PushesFlow", "an accepted push reaches connected clients")
