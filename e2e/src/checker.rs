@@ -170,7 +170,7 @@ impl Seen {
 impl Tally {
     /// An empty one for the pushes of `run`.
     pub fn new(run: u32) -> Self {
-        let latency = Histogram::new_with_bounds(1, 600_000_000, 3).expect("bounds are in order");
+        let latency = Latency::histogram();
         Self { run, delivered: 0, repeats: 0, inversions: 0, strays: 0, foreign: 0, latency }
     }
 
@@ -191,6 +191,11 @@ impl Tally {
 }
 
 impl Latency {
+    /// An empty histogram of microseconds up to ten minutes.
+    pub fn histogram() -> Histogram<u64> {
+        Histogram::new_with_bounds(1, 600_000_000, 3).expect("bounds are in order")
+    }
+
     /// Those of a histogram of microseconds.
     pub fn of(micros: &Histogram<u64>) -> Self {
         let at = |quantile| micros.value_at_quantile(quantile);

@@ -112,14 +112,22 @@ impl Cluster {
         serde_json::from_str(&text).with_context(|| format!("kubectl get {arguments:?}: {text}"))
     }
 
-    /// `kubectl apply` of these objects, in YAML or JSON.
+    /// `kubectl` with these objects, in YAML or JSON, as its `--filename`.
     ///
     /// # Errors
     /// As [`kubectl`](Self::kubectl): the text is what a user would read.
-    pub async fn apply(&self, objects: &str) -> anyhow::Result<String> {
-        let file = tempfile::Builder::new().prefix("imcluster-apply-").suffix(".yaml").tempfile()?;
+    pub async fn kubectl_on(&self, objects: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let file = tempfile::Builder::new().prefix("imcluster-").suffix(".yaml").tempfile()?;
         std::fs::write(file.path(), objects)?;
-        self.kubectl(&["apply", "--filename", &file.path().to_string_lossy()]).await
+        self.kubectl(&[arguments, &["--filename", &file.path().to_string_lossy()]].concat()).await
+    }
+
+    /// `kubectl apply` of these objects.
+    ///
+    /// # Errors
+    /// As [`kubectl_on`](Self::kubectl_on).
+    pub async fn apply(&self, objects: &str) -> anyhow::Result<String> {
+        self.kubectl_on(objects, &["apply"]).await
     }
 
     /// `kubectl wait`: `deployment/web`, `condition=Available`, and a namespace or a selector where needed. It waits

@@ -1,11 +1,7 @@
 //! The charts as helm renders them: what is installed, what it may do, and what it says. No cluster is needed; helm is the
 //! one that `e2e/cluster` builds, or `IMCLUSTER_HELM`.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "charts/rights.rs"]
 mod rights;
-#[path = "charts/said.rs"]
 mod said;
 
 use std::path::{Path, PathBuf};

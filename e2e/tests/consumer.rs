@@ -1,6 +1,5 @@
 //! job's consumer on real Kafka: where a group starts, how a partition changes hands, what an outage and a gap look
 //! like, and a whole job over it.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

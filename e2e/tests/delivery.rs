@@ -1,7 +1,5 @@
 //! What a backend was told is stored reaches everybody it names, exactly once and in order, through real Kafka.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use e2e::bench::measure::{self, Report};

@@ -1,7 +1,6 @@
 //! `docs/goim.md` names the test behind every row: a row without one, a name that is no test, and a defect that is
 //! passed over fail here. The other pages name flags that exist and every metric. Nothing is run; whoever renames a
 //! test, a flag or a metric changes the page with it.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

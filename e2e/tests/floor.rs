@@ -1,7 +1,5 @@
 //! The floor with its receivers in a process of their own.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 #[tokio::test]

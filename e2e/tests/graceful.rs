@@ -1,7 +1,5 @@
 //! Told to end, each service first finishes what it has begun, and ends with 0.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use e2e::bench::measure;

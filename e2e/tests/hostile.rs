@@ -1,7 +1,5 @@
 //! Hostile clients: the limits answer them, and everybody else is served as before.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use e2e::bench::logic::StandInLogic;

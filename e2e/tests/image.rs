@@ -1,8 +1,6 @@
 //! The images, taken apart and run as a kubelet runs them under the `restricted` profile: as an ordinary user, on a root
 //! that cannot be written. Needs root, for mounts in a namespace of their own.
-#![allow(clippy::unwrap_used)]
 
-#[path = "image/kubelet.rs"]
 mod kubelet;
 
 use std::collections::BTreeMap;

@@ -1,10 +1,6 @@
 //! Chromium shows the page against the real stack: Kafka, Redis, logic, job and a comet. Screenshots are kept.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "page/browser.rs"]
 mod browser;
-#[path = "page/relay.rs"]
 mod relay;
 
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! A comet as a process in a pod: who it is, what it says of itself, and what it is told through the pod's files.
 
-#![allow(clippy::unwrap_used)]
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,4 @@
 //! The push queue on real Kafka: the suite that memory passes too, what a record looks like to a Go job, and outages.
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,11 +1,7 @@
 //! The program as a newcomer and as a goim user first meet it: one command, goim's own files and flags, and what it
 //! says when it is told something wrong.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "standalone/goim.rs"]
 mod goim;
-#[path = "standalone/wrong.rs"]
 mod wrong;
 
 use std::net::SocketAddr;

@@ -1,5 +1,4 @@
 //! The session store on real Redis: the suite that memory passes too, and what lies under goim's keys to the byte.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! One sampled push is one trace: from the HTTP request over the queue and job to the socket write, three processes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

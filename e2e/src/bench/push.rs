@@ -5,6 +5,7 @@
 mod log;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -79,7 +80,7 @@ impl Schedule {
     /// # Errors
     /// When the entry cannot be reached at the start. A push that fails later is counted as refused.
     pub async fn offer(&self, entry: &Entry) -> anyhow::Result<Offered> {
-        self.offer_into(entry, None).await
+        self.clone().offer_into(entry, None).await
     }
 
     /// The same, and keeps in `log` when each push was sent and answered; ends early when the log is ended.
@@ -87,27 +88,27 @@ impl Schedule {
     /// # Errors
     /// As [`offer`](Self::offer).
     pub async fn offer_logged(&self, entry: &Entry, log: &Log) -> anyhow::Result<Offered> {
-        self.offer_into(entry, Some(log)).await
+        self.clone().offer_into(entry, Some(log.clone())).await
     }
 
-    async fn offer_into(&self, entry: &Entry, log: Option<&Log>) -> anyhow::Result<Offered> {
+    async fn offer_into(self, entry: &Entry, log: Option<Log>) -> anyhow::Result<Offered> {
         let workers = self.workers.max(1);
+        let run = Arc::new(Run { schedule: self, log });
         let (mut tasks, mut queues) = (JoinSet::new(), Vec::new());
         for worker in 0..workers {
             let mut sender = Sender::connect(entry).await?;
             let (queue, due) = mpsc::unbounded_channel();
             queues.push(queue);
-            let (schedule, log) = (self.clone(), log.cloned());
+            let run = run.clone();
             tasks.spawn(async move {
-                match schedule.rate > 0.0 {
-                    true => schedule.as_due(&mut sender, due, log.as_ref()).await,
-                    false => schedule.as_answered(&mut sender, worker, workers, log.as_ref()).await,
+                match run.schedule.rate > 0.0 {
+                    true => run.as_due(&mut sender, due).await,
+                    false => run.as_answered(&mut sender, worker, workers).await,
                 }
             });
         }
-        if self.rate > 0.0 {
-            let (schedule, log) = (self.clone(), log.cloned());
-            std::thread::spawn(move || schedule.metronome(&queues, log.as_ref()));
+        if run.schedule.rate > 0.0 {
+            std::thread::spawn(move || run.metronome(&queues));
         }
         let mut offered = Offered::default();
         while let Some(one) = tasks.join_next().await {
@@ -115,17 +116,30 @@ impl Schedule {
         }
         Ok(offered)
     }
+}
+
+/// A schedule that is being offered.
+struct Run {
+    schedule: Schedule,
+    log: Option<Log>,
+}
+
+impl Run {
+    /// Somebody has ended the log.
+    fn has_ended(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::has_ended)
+    }
 
     /// Hands each push to its worker when it is due: a thread, because it wakes more exactly than a timer wheel.
-    fn metronome(&self, queues: &[mpsc::UnboundedSender<(u32, Duration)>], log: Option<&Log>) {
+    fn metronome(&self, queues: &[mpsc::UnboundedSender<(u32, Duration)>]) {
         let start = os::monotonic();
-        for (call, stream) in self.streams.iter().cycle().enumerate() {
-            let after = Duration::from_secs_f64(call as f64 / self.rate);
-            if after >= self.duration {
+        for (call, stream) in self.schedule.streams.iter().cycle().enumerate() {
+            let after = Duration::from_secs_f64(call as f64 / self.schedule.rate);
+            if after >= self.schedule.duration {
                 return;
             }
             std::thread::sleep((start + after).saturating_sub(os::monotonic()));
-            if log.is_some_and(Log::has_ended) {
+            if self.has_ended() {
                 return;
             }
             // A worker that is gone has failed, which `offer` reports.
@@ -133,50 +147,45 @@ impl Schedule {
         }
     }
 
-    async fn as_due(
-        &self,
-        sender: &mut Sender,
-        mut due: mpsc::UnboundedReceiver<(u32, Duration)>,
-        log: Option<&Log>,
-    ) -> Offered {
+    async fn as_due(&self, sender: &mut Sender, mut due: mpsc::UnboundedReceiver<(u32, Duration)>) -> Offered {
         let mut offered = Offered::default();
         while let Some((stream, due)) = due.recv().await {
-            if log.is_some_and(Log::has_ended) {
+            if self.has_ended() {
                 break;
             }
-            self.call(sender, stream, due, &mut offered, log).await;
+            self.call(sender, stream, due, &mut offered).await;
         }
         offered
     }
 
-    async fn as_answered(&self, sender: &mut Sender, worker: usize, workers: usize, log: Option<&Log>) -> Offered {
+    async fn as_answered(&self, sender: &mut Sender, worker: usize, workers: usize) -> Offered {
         let mut offered = Offered::default();
-        let end = os::monotonic().saturating_add(self.duration);
-        let mine = self.streams.iter().filter(|stream| stream::worker(**stream, workers) == worker);
+        let end = os::monotonic().saturating_add(self.schedule.duration);
+        let mine = self.schedule.streams.iter().filter(|stream| stream::worker(**stream, workers) == worker);
         for stream in mine.cycle() {
             let now = os::monotonic();
-            if now >= end || log.is_some_and(Log::has_ended) {
+            if now >= end || self.has_ended() {
                 break;
             }
-            self.call(sender, *stream, now, &mut offered, log).await;
+            self.call(sender, *stream, now, &mut offered).await;
         }
         offered
     }
 
-    async fn call(&self, sender: &mut Sender, stream: u32, due: Duration, offered: &mut Offered, log: Option<&Log>) {
+    async fn call(&self, sender: &mut Sender, stream: u32, due: Duration, offered: &mut Offered) {
         let first = offered.number(stream);
         let numbers = first..first + sender.merge as u32;
         (1..sender.merge).for_each(|_| _ = offered.number(stream));
-        let stamps = numbers.clone().map(|number| Stamp { run: self.run, stream, number, due });
+        let stamps = numbers.clone().map(|number| Stamp { run: self.schedule.run, stream, number, due });
         let sent = os::monotonic();
-        let answer = tokio::time::timeout(DEADLINE, sender.push(stamps, stream, self.body)).await;
+        let answer = tokio::time::timeout(DEADLINE, sender.push(stamps, stream, self.schedule.body)).await;
         let answer = answer.context("no answer in time").flatten();
         let (answered, accepted) = (os::monotonic(), answer.is_ok());
         if let Err(error) = answer {
             tracing::debug!(error = format!("{error:#}"), "push refused");
             numbers.clone().for_each(|number| offered.refuse(stream, number));
         }
-        if let Some(log) = log {
+        if let Some(log) = &self.log {
             numbers.for_each(|number| log.note(Pushed { stream, number, due, sent, answered, accepted }));
         }
     }

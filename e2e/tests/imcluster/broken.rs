@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::external::External;
-use crate::rig::Rig;
+use super::external::External;
+use super::rig::Rig;
 
 /// Within what a condition has to name pod and cause. A comet is drained before another takes its place.
 const NAMED: Duration = Duration::from_secs(60);

@@ -11,8 +11,8 @@ use e2e::crowd::{Crowd, Limits, Plan, Pusher, half_to_keys, judge};
 use e2e::eventually;
 use serde_json::{Value, json};
 
-use crate::external::External;
-use crate::rig::{READY, Rig, SYSTEM};
+use super::external::External;
+use super::rig::{READY, Rig, SYSTEM};
 
 /// Clients that come at first, then those that come to three comets, then those that come after the new image: else the
 /// comet that is taken away, and the one on the node that is drained, would have none.
@@ -33,14 +33,6 @@ const EMPTY: Duration = Duration::from_secs(180);
 const CALM: Duration = Duration::from_secs(3);
 
 impl Rig {
-    /// The node that each comet of prod is on.
-    async fn nodes_of_comets(&self) -> anyhow::Result<Vec<String>> {
-        let each = "--output=jsonpath={.items[*].spec.nodeName}";
-        let selector = "--selector=app.kubernetes.io/instance=prod,app.kubernetes.io/component=comet";
-        let said = self.cluster.kubectl(&["get", "pods", selector, each]).await?;
-        Ok(said.split_whitespace().map(str::to_owned).collect())
-    }
-
     async fn operators(&self, number: u32) -> anyhow::Result<()> {
         let (namespace, replicas) = (format!("--namespace={SYSTEM}"), format!("--replicas={number}"));
         self.cluster.kubectl(&["scale", "deployment/imcluster-operator", &namespace, &replicas]).await?;
@@ -57,19 +49,15 @@ impl Rig {
     /// `kubectl drain` of node 2 while there is no operator; done when what was on it serves on node 1.
     async fn drain_without_an_operator(&self) -> anyhow::Result<()> {
         self.operators(0).await?;
-        let nodes = self.nodes_of_comets().await?;
+        let nodes = self.of_comets("prod", ".spec.nodeName").await?;
         ensure!(nodes.iter().any(|node| node == "node2"), "there is no comet on node 2 to be moved: {nodes:?}");
         let timeout = format!("--timeout={}s", EMPTY.as_secs());
         let drain = ["drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", &timeout];
         self.cluster.kubectl_within(EMPTY, &drain).await?;
-        for (what, field) in [
-            ("statefulset/prod-comet", "readyReplicas"),
-            ("deployment/prod-logic", "readyReplicas"),
-            ("deployment/prod-job", "readyReplicas"),
-        ] {
-            self.cluster.wait(EMPTY, what, &format!("jsonpath={{.status.{field}}}=2"), &[]).await?;
+        for what in ["statefulset/prod-comet", "deployment/prod-logic", "deployment/prod-job"] {
+            self.cluster.wait(EMPTY, what, "jsonpath={.status.readyReplicas}=2", &[]).await?;
         }
-        let nodes = self.nodes_of_comets().await?;
+        let nodes = self.of_comets("prod", ".spec.nodeName").await?;
         ensure!(nodes == ["node1", "node1"], "{nodes:?}");
         self.cluster.kubectl(&["uncordon", "node2"]).await?;
         self.operators(1).await

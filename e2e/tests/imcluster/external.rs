@@ -8,7 +8,7 @@ use e2e::certs::Authority;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
-use crate::rig::{KAFKA, REDIS, Rig};
+use super::rig::{KAFKA, REDIS, Rig};
 
 /// The namespaces whose ImClusters may use them.
 const NAMESPACES: [&str; 2] = ["default", "other"];

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::external::External;
-use crate::rig::{READY, Rig};
+use super::external::External;
+use super::rig::{READY, Rig};
 
 /// So many at a time.
 const BATCH: usize = 4;

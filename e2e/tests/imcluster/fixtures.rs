@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use e2e::cluster::Cluster;
 
-use crate::rig;
+use super::rig;
 
 const UNWATCHED: &str = "fixtures";
 
@@ -19,23 +19,16 @@ fn fixtures(folder: &str) -> Vec<(String, String)> {
 
 /// What the API server says of a fixture: nothing is kept but the first document of an update.
 async fn judged(cluster: &Cluster, text: &str) -> Result<(), String> {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_string_lossy().into_owned()
-    };
-    let kubectl = async |verb: &[&str], file: &str| {
-        let done = cluster.kubectl(&[verb, &["--namespace", UNWATCHED, "--filename", file]].concat()).await;
+    let kubectl = async |verb: &[&str], document: &str| {
+        let done = cluster.kubectl_on(document, &[verb, &["--namespace", UNWATCHED]].concat()).await;
         done.map(drop).map_err(|error| format!("{error:#}"))
     };
     let Some((old, new)) = text.split_once("\n---\n") else {
-        return kubectl(&["create", "--dry-run=server"], &write("new.yaml", text)).await;
+        return kubectl(&["create", "--dry-run=server"], text).await;
     };
-    let (old, new) = (write("old.yaml", old), write("new.yaml", new));
-    kubectl(&["create"], &old).await.map_err(|error| format!("the first document: {error}"))?;
-    let replaced = kubectl(&["replace", "--dry-run=server"], &new).await;
-    kubectl(&["delete"], &old).await.unwrap();
+    kubectl(&["create"], old).await.map_err(|error| format!("the first document: {error}"))?;
+    let replaced = kubectl(&["replace", "--dry-run=server"], new).await;
+    kubectl(&["delete"], old).await.unwrap();
     replaced
 }
 

@@ -1,7 +1,6 @@
 //! Other hands on an ImCluster, its children and its operator, and other ImClusters beside it: everybody keeps what is
 //! theirs.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -10,23 +9,23 @@ use e2e::smoke::{self, Route};
 use e2e::{child, eventually};
 use serde_json::{Value, json};
 
-use crate::external::External;
-use crate::rig::{READY, Rig, SYSTEM, root};
+use super::external::External;
+use super::rig::{READY, Rig, SYSTEM, root};
 
 /// How long a change may take to come true.
 const CHANGE: Duration = Duration::from_secs(120);
 /// Two looks of the operator, which it is told to take every 5 s.
 const TWO_LOOKS: Duration = Duration::from_secs(11);
+/// The pods of every ImCluster.
+const OURS: &str = "app.kubernetes.io/name=imcluster";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Rig {
     /// `kubectl apply --server-side` of some fields of prod's spec, by this manager.
     async fn apply_as(&self, manager: &str, spec: Value, more: &[&str]) -> anyhow::Result<String> {
         let fields = json!({"apiVersion": "imcluster.dev/v1alpha1", "kind": "ImCluster", "metadata": {"name": "prod"}, "spec": spec});
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), fields.to_string())?;
-        let (path, manager) = (file.path().to_string_lossy(), format!("--field-manager={manager}"));
-        self.cluster.kubectl(&[&["apply", "--server-side", &manager, "--filename", &path], more].concat()).await
+        let manager = format!("--field-manager={manager}");
+        self.cluster.kubectl_on(&fields.to_string(), &[&["apply", "--server-side", &manager], more].concat()).await
     }
 
     /// `kubectl edit` by somebody whose editor is sed.
@@ -42,15 +41,6 @@ impl Rig {
         let entries = prod["metadata"]["managedFields"].as_array().context("no managed fields")?.clone();
         let is_the_operators = |entry: &Value| entry["manager"].as_str().is_some_and(|name| name.contains("operator"));
         Ok(entries.into_iter().filter(|entry| is_the_operators(entry) && entry["subresource"] != "status").collect())
-    }
-
-    /// Every pod in `default` that is an ImCluster's, and how often its container was restarted.
-    async fn pods(&self) -> anyhow::Result<BTreeSet<String>> {
-        let each = "{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
-        let output = format!("--output=jsonpath={each}");
-        let said =
-            self.cluster.kubectl(&["get", "pods", "--selector=app.kubernetes.io/name=imcluster", &output]).await?;
-        Ok(said.lines().map(str::to_owned).collect())
     }
 }
 
@@ -84,10 +74,17 @@ pub async fn story(rig: &Rig, external: &External) {
 
     let prod = external.imcluster("prod", 1, None);
     rig.apply_as("owner", prod["spec"].clone(), &[]).await.unwrap();
+    // A stranger's object by the name of a child is left alone and named.
+    rig.cluster.apply(STRANGER).await.unwrap();
     rig.cluster.apply(&external.imcluster("twin", 1, None).to_string()).await.unwrap();
+    rig.condition("twin", "Ready", "ForeignObject", &["twin-job"], READY).await.unwrap();
+    let stranger = rig.cluster.get(&["poddisruptionbudget/twin-job"]).await.unwrap();
+    assert_eq!(stranger["spec"]["maxUnavailable"], 7, "{stranger}");
+    assert!(stranger["metadata"]["ownerReferences"].is_null(), "{stranger}");
+    kubectl(&["delete", "poddisruptionbudget/twin-job"]).await;
     rig.settled("prod").await.unwrap();
     rig.settled("twin").await.unwrap();
-    step("two of them in one namespace");
+    step("two of them in one namespace, once the stranger's object is gone");
 
     // What a user sees of it.
     let listed = kubectl(&["get", "imc", "--output=wide"]).await;
@@ -161,7 +158,7 @@ pub async fn story(rig: &Rig, external: &External) {
     step("children edited, put right, restarted");
 
     // The operator's chart changes, and looks after another namespace as well: nobody else notices.
-    let before = rig.pods().await.unwrap();
+    let before = rig.pods(OURS).await.unwrap();
     let chart = root().join("charts/imcluster-operator").display().to_string();
     let values = ["--set=watchNamespaces={default,other}", "--set=log.filter=info\\,operator=debug", "--set=resync=4s"];
     let upgrade = ["upgrade", "imcluster-operator", &chart, "--namespace", SYSTEM, "--reuse-values", "--wait"];
@@ -171,7 +168,7 @@ pub async fn story(rig: &Rig, external: &External) {
     third["spec"]["logic"]["ingress"]["host"] = json!(host("third"));
     rig.cluster.apply(&third.to_string()).await.unwrap();
     rig.cluster.wait(READY, "imcluster/prod", "condition=Ready", &["--namespace=other"]).await.unwrap();
-    assert_eq!(rig.pods().await.unwrap(), before, "pods of ImClusters were restarted");
+    assert_eq!(rig.pods(OURS).await.unwrap(), before, "pods of ImClusters were restarted");
     step("another operator, another namespace, the same pods");
 
     let template = "--output=go-template={{.data.token | base64decode}}";
@@ -190,7 +187,7 @@ pub async fn story(rig: &Rig, external: &External) {
     let fresh = rig.push_token("prod").await.unwrap();
     assert_ne!(fresh, token, "the first one's token");
     rig.a_push_arrives(&host("prod"), &fresh).await.unwrap();
-    let now = rig.pods().await.unwrap();
+    let now = rig.pods(OURS).await.unwrap();
     let kept: Vec<&String> = now.intersection(&before).filter(|pod| pod.starts_with("prod-")).collect();
     rig.settled("prod").await.unwrap();
     eventually(CHANGE, "nothing of the first one to be left", || async {
@@ -200,7 +197,7 @@ pub async fn story(rig: &Rig, external: &External) {
         let owned = |item: &&Value| item["metadata"]["ownerReferences"][0]["uid"] == gone;
         let left: Vec<&Value> = left["items"].as_array().context("no list")?.iter().filter(owned).collect();
         ensure!(left.is_empty(), "{left:?}");
-        let pods = rig.pods().await?;
+        let pods = rig.pods(OURS).await?;
         let left: Vec<&String> = pods.intersection(&before).filter(|pod| pod.starts_with("prod-")).collect();
         ensure!(left.is_empty(), "{left:?}, and when it was Ready {kept:?}");
         anyhow::Ok(())
@@ -210,3 +207,13 @@ pub async fn story(rig: &Rig, external: &External) {
     rig.a_push_arrives(&host("prod"), &fresh).await.unwrap();
     step("deleted and made again at once");
 }
+
+/// By the name of the budget that the operator would make for the twin's job.
+const STRANGER: &str = "\
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: twin-job}
+spec:
+  maxUnavailable: 7
+  selector: {matchLabels: {app: stranger}}
+";

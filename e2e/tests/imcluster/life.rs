@@ -1,4 +1,4 @@
-//! One ImCluster through a life: explained, scaled, edited, broken, mended, renewed, and removed.
+//! One ImCluster through a life: explained, scaled, edited, broken, mended, renewed.
 
 use std::time::{Duration, Instant};
 
@@ -6,48 +6,35 @@ use anyhow::ensure;
 use e2e::eventually;
 use serde_json::json;
 
-use crate::rig::{HOST, READY, Rig, SYSTEM};
+use super::rig::{HOST, Rig};
 
 /// How long a change may take to come true.
 const CHANGE: Duration = Duration::from_secs(180);
+const PODS_OF_JOB: &str = "app.kubernetes.io/component=job";
+
 impl Rig {
-    /// The image of each comet, by ordinal.
-    async fn images_of_comets(&self) -> Vec<String> {
-        let each = "--output=jsonpath={.items[*].spec.containers[0].image}";
-        let selector = "--selector=app.kubernetes.io/instance=prod,app.kubernetes.io/component=comet";
-        let said = self.cluster.kubectl(&["get", "pods", selector, "--sort-by=.metadata.name", each]).await.unwrap();
-        said.split_whitespace().map(|image| image.rsplit(':').next().unwrap_or_default().to_owned()).collect()
+    /// The version of each comet, by ordinal.
+    async fn versions_of_comets(&self) -> Vec<String> {
+        let images = self.of_comets("prod", ".spec.containers[0].image").await.unwrap();
+        images.iter().map(|image| image.rsplit(':').next().unwrap_or_default().to_owned()).collect()
     }
 
     /// As `kubectl drain` does it.
     async fn evict(&self, pod: &str) -> anyhow::Result<()> {
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
-        let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), eviction.to_string())?;
         let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
-        self.cluster.kubectl(&["create", "--raw", &path, "--filename", &file.path().to_string_lossy()]).await.map(drop)
+        self.cluster.kubectl_on(&eviction.to_string(), &["create", "--raw", &path]).await.map(drop)
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_is_scaled_edited_broken_mended_renewed_and_removed_as_a_kubernetes_user_expects() {
-    let rig = Rig::start().await.unwrap();
+/// What a Kubernetes user does to prod in the course of time, and expects of it.
+pub async fn story(rig: &Rig) {
     let kubectl = async |arguments: &[&str]| rig.cluster.kubectl(arguments).await.unwrap();
     let told = Instant::now();
     let step = |what: &str| println!("{:6.1} s  {what}", told.elapsed().as_secs_f64());
-
-    // A stranger's object by the name of a child is left alone and named.
-    rig.cluster.apply(STRANGER).await.unwrap();
     rig.cluster.apply(&rig.quick("prod")).await.unwrap();
-    rig.condition("prod", "Ready", "ForeignObject", &["prod-job"], READY).await.unwrap();
-    let stranger = rig.cluster.get(&["poddisruptionbudget/prod-job"]).await.unwrap();
-    assert_eq!(stranger["spec"]["maxUnavailable"], 7, "{stranger}");
-    assert!(stranger["metadata"]["ownerReferences"].is_null(), "{stranger}");
-    kubectl(&["delete", "poddisruptionbudget/prod-job"]).await;
     rig.settled("prod").await.unwrap();
-    step("Ready once the stranger's object is gone");
     let token = rig.push_token("prod").await.unwrap();
-    rig.a_push_arrives(HOST, &token).await.unwrap();
 
     assert!(kubectl(&["explain", "imcluster.spec.comet.drain"]).await.contains("maxSeconds"));
     assert!(kubectl(&["get", "imc", "prod"]).await.contains("True"));
@@ -94,10 +81,10 @@ async fn a_cluster_is_scaled_edited_broken_mended_renewed_and_removed_as_a_kuber
     step("an image that is not there named within 60 s, the spec mended, settled");
 
     // A reloadable setting reaches the pods without a restart.
-    let before = rig.pods_of_job().await.unwrap();
+    let before = rig.pods(PODS_OF_JOB).await.unwrap();
     rig.patch("prod", json!({"spec": {"job": {"config": {"batchCount": 7}}}})).await.unwrap();
     rig.condition("prod", "ConfigInSync", "InSync", &[], CHANGE).await.unwrap();
-    assert_eq!(rig.pods_of_job().await.unwrap(), before);
+    assert_eq!(rig.pods(PODS_OF_JOB).await.unwrap(), before);
     step("a setting reloaded without a restart");
 
     // A canary: of two comets one is new, and the other one, evicted, comes back as it was until it is its turn.
@@ -105,7 +92,7 @@ async fn a_cluster_is_scaled_edited_broken_mended_renewed_and_removed_as_a_kuber
     let canary = json!({"spec": {"version": "0.1.1", "comet": {"rollout": {"partition": 1}}}});
     rig.patch("prod", canary).await.unwrap();
     rig.settled("prod").await.unwrap();
-    assert_eq!(rig.images_of_comets().await, ["0.1.0", "0.1.1"]);
+    assert_eq!(rig.versions_of_comets().await, ["0.1.0", "0.1.1"]);
     let before = rig.serving("prod", "comet").await.unwrap();
     rig.evict("prod-comet-0").await.unwrap();
     eventually(CHANGE, "comet 0 to be back", || async {
@@ -115,30 +102,10 @@ async fn a_cluster_is_scaled_edited_broken_mended_renewed_and_removed_as_a_kuber
     })
     .await
     .unwrap();
-    assert_eq!(rig.images_of_comets().await, ["0.1.0", "0.1.1"]);
+    assert_eq!(rig.versions_of_comets().await, ["0.1.0", "0.1.1"]);
     rig.patch("prod", json!({"spec": {"comet": {"rollout": {"partition": null}}}})).await.unwrap();
     rig.settled("prod").await.unwrap();
-    assert_eq!(rig.images_of_comets().await, ["0.1.1", "0.1.1"]);
+    assert_eq!(rig.versions_of_comets().await, ["0.1.1", "0.1.1"]);
     rig.a_push_arrives(HOST, &token).await.unwrap();
     step("a canary, during which the old comet was evicted and came back old; then the rest");
-    rig.nothing_was_denied();
-
-    // Without the operator everything serves on; then nothing is left.
-    rig.cluster.helm(&["uninstall", "imcluster-operator", "--namespace", SYSTEM, "--wait"]).await.unwrap();
-    rig.a_push_arrives(HOST, &token).await.unwrap();
-    kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await;
-    rig.nothing_is_left_of("prod", CHANGE).await.unwrap();
-    assert!(kubectl(&["get", "crd", "imclusters.imcluster.dev", "--output=name"]).await.contains("imclusters"));
-    step("removed");
-    rig.end().await.unwrap();
 }
-
-/// By the name of the budget that the operator would make for job.
-const STRANGER: &str = "\
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: prod-job}
-spec:
-  maxUnavailable: 7
-  selector: {matchLabels: {app: stranger}}
-";

@@ -87,12 +87,20 @@ impl Rig {
         )
     }
 
-    /// Which pods job has and how often their containers were restarted.
-    pub async fn pods_of_job(&self) -> anyhow::Result<String> {
-        let each = "{range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
-        let output = format!("--output=jsonpath={each}");
-        let selector = "--selector=app.kubernetes.io/component=job";
-        self.cluster.kubectl(&["get", "pods", selector, "--sort-by=.metadata.name", &output]).await
+    /// The pods in `default` with this label, each with its uid and how often its container was restarted.
+    pub async fn pods(&self, label: &str) -> anyhow::Result<BTreeSet<String>> {
+        let each = "{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}{\"\\n\"}";
+        let output = format!("--output=jsonpath={{range .items[*]}}{each}{{end}}");
+        let said = self.cluster.kubectl(&["get", "pods", &format!("--selector={label}"), &output]).await?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+
+    /// What each comet has under this path, by ordinal.
+    pub async fn of_comets(&self, name: &str, path: &str) -> anyhow::Result<Vec<String>> {
+        let output = format!("--output=jsonpath={{.items[*]{path}}}");
+        let selector = format!("--selector=app.kubernetes.io/instance={name},app.kubernetes.io/component=comet");
+        let said = self.cluster.kubectl(&["get", "pods", &selector, "--sort-by=.metadata.name", &output]).await?;
+        Ok(said.split_whitespace().map(str::to_owned).collect())
     }
 
     /// The token that the operator made.
@@ -123,9 +131,9 @@ impl Rig {
         &self.client
     }
 
-    /// Pushes once to a client of that host.
-    pub async fn a_push_arrives(&self, host: &str, token: &str) -> anyhow::Result<()> {
-        self.push_through_the_ingress(&format!("ws://{NODE}:80/sub"), host, token).await.map(drop)
+    /// The same with a client that comes through the Ingress, too.
+    pub async fn a_push_arrives(&self, host: &str, token: &str) -> anyhow::Result<Duration> {
+        self.push_through_the_ingress(&format!("ws://{NODE}:80/sub"), host, token).await
     }
 
     /// Waits for a condition to hold this reason at the newest generation and its message all these words.

@@ -11,8 +11,8 @@ use e2e::eventually;
 use e2e::rights::{self, Right};
 use serde_json::{Value, json};
 
-use crate::external::External;
-use crate::rig::{READY, Rig, root};
+use super::external::External;
+use super::rig::{READY, Rig, root};
 
 /// Twenty looks, which the operator is told to take every 5 s.
 const TWENTY_LOOKS: Duration = Duration::from_secs(110);
@@ -20,8 +20,8 @@ const CLIENTS: usize = 1000;
 /// How long each of them stays before it leaves and comes back.
 const STAY: std::ops::Range<Duration> = Duration::from_secs(10)..Duration::from_secs(30);
 const HOST: &str = "full.example.com";
-/// What the operator makes for an ImCluster, and what it says of it.
-const CHILDREN: &str = "imclusters,statefulsets,deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,\
+/// What the operator makes for an ImCluster.
+const CHILDREN: &str = "statefulsets,deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,\
                         poddisruptionbudgets,horizontalpodautoscalers,ingresses,networkpolicies,httproutes,servicemonitors";
 
 /// The certificate that comets show, as a Secret.

@@ -14,6 +14,7 @@ use super::{Suite, Table, on_its_core, plan};
 use crate::bench::measure::{self, Meter, Watched};
 use crate::bench::push::{Entry, Schedule};
 use crate::bench::stream::Kind;
+use crate::checker::Latency;
 use crate::load::Farm;
 use crate::os;
 use crate::program::Stack;
@@ -95,7 +96,7 @@ async fn bare(stack: &Stack, duration: Duration) -> anyhow::Result<Histogram<u64
     let mut all = TopicPartitionList::new();
     all.add_partition_offset(TOPIC, 0, Offset::Beginning)?;
     consumer.assign(&all)?;
-    let mut latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
+    let mut latency = Latency::histogram();
     let (start, count) = (tokio::time::Instant::now(), (duration.as_secs_f64() * LONE_RATE) as u32);
     for number in 0..count {
         tokio::time::sleep_until(start + Duration::from_secs_f64(f64::from(number) / LONE_RATE)).await;

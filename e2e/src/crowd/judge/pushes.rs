@@ -210,7 +210,7 @@ fn meets(gaps: &[Gap], from: Duration, to: Duration) -> bool {
 
 impl Count {
     fn new() -> Self {
-        let latency = Histogram::new_with_bounds(1, 600_000_000, 3).expect("bounds are in order");
+        let latency = Latency::histogram();
         Self { pushes: Pushes::default(), latency }
     }
 

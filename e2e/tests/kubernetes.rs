@@ -1,7 +1,5 @@
 //! The real cluster is what the other tests take it for: it serves, it refuses, it loses a node, and it goes without a trace.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(120);
-const WEB: &str = include_str!("cluster/web.yaml");
+const WEB: &str = include_str!("kubernetes/web.yaml");
 const KEEPER: &str = "system:serviceaccount:demo:keeper";
 const LOCK: &str = "/run/lock/imcluster-cluster.lock";
 

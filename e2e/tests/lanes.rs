@@ -1,0 +1,23 @@
+//! The end-to-end tests, a lane a file: one program, because linking the services once for each would take longer than most
+//! of them run.
+
+#![allow(clippy::unwrap_used)]
+
+mod charts;
+mod consumer;
+mod delivery;
+mod docs;
+mod floor;
+mod graceful;
+mod hostile;
+mod image;
+mod imcluster;
+mod kubernetes;
+mod neighbours;
+mod page;
+mod pod;
+mod queue;
+mod settings;
+mod standalone;
+mod store;
+mod traces;
