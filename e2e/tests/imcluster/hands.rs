@@ -16,8 +16,8 @@ use super::rig::{READY, Rig, SYSTEM, root};
 const CHANGE: Duration = Duration::from_secs(120);
 /// Two looks of the operator, which it is told to take every 5 s.
 const TWO_LOOKS: Duration = Duration::from_secs(11);
-/// The pods of every ImCluster.
-const OURS: &str = "app.kubernetes.io/name=imcluster";
+/// The pods of both ImClusters.
+const OURS: &str = "app.kubernetes.io/instance in (prod,twin)";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Rig {
@@ -90,14 +90,14 @@ pub async fn story(rig: &Rig, external: &External) {
     let listed = kubectl(&["get", "imc", "--output=wide"]).await;
     let columns: Vec<&str> = listed.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(columns, ["NAME", "READY", "VERSION", "COMETS", "DESIRED", "CONNECTIONS", "REASON", "AGE"]);
-    let row: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    let row: Vec<&str> = listed.lines().find(|row| row.starts_with("prod ")).unwrap().split_whitespace().collect();
     assert_eq!((&row[..5], row[6]), (&["prod", "True", "0.1.0", "1", "1"][..], "PushesFlow"), "{listed}");
     let described = kubectl(&["describe", "imc", "prod"]).await;
     for said in ["an accepted push reaches connected clients", "RolloutComplete", "prod.example.com", "Created"] {
         assert!(described.contains(said), "no {said} in {described}");
     }
     kubectl(&["wait", "imc/prod", "--for=jsonpath={.status.version.current}=0.1.0", "--timeout=10s"]).await;
-    kubectl(&["wait", "imc", "--all", "--for=condition=Progressing=False", "--timeout=10s"]).await;
+    kubectl(&["wait", "imc/prod", "imc/twin", "--for=condition=Progressing=False", "--timeout=10s"]).await;
 
     // Fields by several managers: a conflict is told, what nobody has is free, nothing is lost, the operator stays out.
     let two = json!({"comet": {"replicas": 2}});
