@@ -54,6 +54,7 @@ pub struct KafkaSource {
 /// What the thread and its owner share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    brokers: Vec<String>,
     topic: String,
     epoch: AtomicU32,
     closing: AtomicBool,
@@ -96,6 +97,7 @@ impl KafkaSource {
     pub fn start(config: &KafkaConfig, group: &str) -> anyhow::Result<Self> {
         let client = settings(config, group)?;
         let shared = Arc::new(Shared {
+            brokers: config.brokers.clone(),
             topic: config.topic.clone(),
             epoch: AtomicU32::new(0),
             closing: AtomicBool::new(false),

@@ -3,11 +3,12 @@
 //! Nothing here blocks a worker thread: librdkafka takes a record at once or says that its buffer is full, and the
 //! answer is awaited. What was not acknowledged within [`GIVE_UP`] is answered as unavailable and may have been kept.
 
+mod native;
 mod topic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ const GIVE_UP: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_WITHIN: Duration = Duration::from_secs(3);
+/// After how long without an answer the brokers of the settings are asked anew.
+const START_OVER: Duration = Duration::from_secs(15);
 
 /// The queue cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,7 @@ pub enum KafkaQueueError {
 #[derive(Clone)]
 pub struct KafkaQueue {
     producer: FutureProducer<Context>,
+    brokers: Arc<[String]>,
     topic: Arc<str>,
     partitions: Arc<AtomicU32>,
     refusal: Arc<Mutex<Option<String>>>,
@@ -152,7 +156,8 @@ impl KafkaQueue {
         let context = Context { condition: condition.clone(), refusal: Arc::clone(&refusal) };
         let producer = client.create_with_context(context)?;
         let (topic, state) = (config.topic.as_str().into(), Arc::<Mutex<_>>::default());
-        let queue = Self { producer, topic, partitions: Arc::default(), refusal, state: state.clone() };
+        let brokers = config.brokers.clone().into();
+        let queue = Self { producer, brokers, topic, partitions: Arc::default(), refusal, state: state.clone() };
         process.status.part("topic", move || match &*state.lock() {
             None => serde_json::Value::Null,
             Some(Ok(())) => serde_json::json!({"ok": true}),
@@ -171,11 +176,18 @@ impl KafkaQueue {
         condition: Condition,
         shutdown: Shutdown,
     ) {
+        let mut answered = Instant::now();
         loop {
             let queue = self.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || queue.look()).await else {
                 return;
             };
+            if seen.is_ok() {
+                answered = Instant::now();
+            } else if answered.elapsed() > START_OVER {
+                native::look_at(self.producer.client(), &self.brokers);
+                answered = Instant::now();
+            }
             let seen = match (seen, &admin) {
                 (Ok(None), Some(admin)) => match expected.create(&self.topic, admin).await {
                     // It is looked at again at once, until every broker knows of it.
@@ -291,3 +303,6 @@ impl PushQueue for KafkaQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ const ASK: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 /// The pause after an error.
 const PAUSE: Duration = Duration::from_millis(500);
+/// After how long without an answer the brokers of the settings are asked anew.
+const START_OVER: Duration = Duration::from_secs(15);
 /// At most so many records in one event.
 const BATCH: usize = 256;
 
@@ -56,20 +58,35 @@ impl Member {
     }
 
     /// Asks until there is an answer; `None` when the process ends first.
-    fn ask<T, E: std::fmt::Display>(&self, what: &str, mut question: impl FnMut() -> Result<T, E>) -> Option<T> {
+    fn ask<T, E: std::fmt::Display>(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: &str,
+        mut question: impl FnMut() -> Result<T, E>,
+    ) -> Option<T> {
+        let mut since = Instant::now();
         while !self.is_closing() {
             match question() {
                 Ok(answer) => return Some(answer),
                 Err(error) => self.down(what, error),
             }
+            self.start_over(consumer, &mut since);
             std::thread::sleep(PAUSE);
         }
         None
     }
 
+    /// Without an answer for long the brokers of the settings are asked anew.
+    fn start_over(&self, consumer: &BaseConsumer<Self>, since: &mut Instant) {
+        if since.elapsed() > START_OVER {
+            native::look_at(consumer, &self.shared.brokers);
+            *since = Instant::now();
+        }
+    }
+
     fn read_epoch(&self, consumer: &BaseConsumer<Self>) {
         let topic = &self.shared.topic;
-        let Some(id) = self.ask("asking for the topic's id", || native::topic_id(consumer, topic)) else {
+        let Some(id) = self.ask(consumer, "asking for the topic's id", || native::topic_id(consumer, topic)) else {
             return;
         };
         if id == (0, 0) {
@@ -80,11 +97,12 @@ impl Member {
 
     /// Where each partition starts: what was committed, else its first record.
     fn starts(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Option<Vec<Assignment>> {
-        let committed = self.ask("asking for committed offsets", || consumer.committed_offsets(list.clone(), ASK))?;
+        let committed =
+            self.ask(consumer, "asking for committed offsets", || consumer.committed_offsets(list.clone(), ASK))?;
         let generation = native::generation(consumer);
         let mut starts = Vec::new();
         for element in committed.elements() {
-            let (low, high) = self.ask("asking for a partition's bounds", || {
+            let (low, high) = self.ask(consumer, "asking for a partition's bounds", || {
                 consumer.fetch_watermarks(element.topic(), element.partition(), ASK)
             })?;
             let (start, out_of_range) = match element.offset() {
@@ -188,23 +206,40 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
     let member = consumer.context().clone();
     let topic = member.shared.topic.clone();
     prepare(consumer, &member);
-    if member.ask("joining the group", || consumer.subscribe(&[&topic])).is_none() {
+    if member.ask(consumer, "joining the group", || consumer.subscribe(&[&topic])).is_none() {
         return;
     }
     member.say(Event::Up);
-    let mut up = true;
+    let (mut up, mut heard) = (true, Instant::now());
     while !member.is_closing() {
         match consumer.poll(POLL) {
             None => {}
-            Some(Ok(message)) => take(consumer, &member, &message),
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                take(consumer, &member, &message);
+            }
             Some(Err(error)) => {
                 up = false;
                 member.down("reading", error);
             }
         }
-        if !up && consumer.fetch_metadata(Some(&topic), Duration::from_secs(1)).is_ok() {
-            up = true;
-            member.say(Event::Up);
+        // Who knows no broker any more is as silent as who has nothing to read.
+        if up && heard.elapsed() < START_OVER {
+            continue;
+        }
+        match consumer.fetch_metadata(Some(&topic), ASK) {
+            Ok(_) => {
+                heard = Instant::now();
+                if !std::mem::replace(&mut up, true) {
+                    member.say(Event::Up);
+                }
+            }
+            Err(error) => {
+                if std::mem::take(&mut up) {
+                    member.down("asking for the topic", error);
+                }
+                member.start_over(consumer, &mut heard);
+            }
         }
     }
     let offsets = std::mem::take(&mut *member.shared.last.lock());
@@ -244,7 +279,7 @@ fn take(consumer: &BaseConsumer<Member>, member: &Member, first: &BorrowedMessag
 fn prepare(consumer: &BaseConsumer<Member>, member: &Member) {
     let topic = &member.shared.topic;
     let words = |error: KafkaError| error.to_string();
-    let prepared = member.ask("preparing the group's first start", || -> Result<(), String> {
+    let prepared = member.ask(consumer, "preparing the group's first start", || -> Result<(), String> {
         let metadata = consumer.fetch_metadata(Some(topic), ASK).map_err(words)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let partitions: Vec<i32> = found.map_or(vec![], |found| found.partitions().iter().map(|p| p.id()).collect());

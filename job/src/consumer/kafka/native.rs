@@ -26,6 +26,19 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// Has a consumer look for its cluster at these brokers, besides where it looks already.
+///
+/// A client that was told at a bad moment that the cluster has no brokers, as after a pause of all of them, forgets every
+/// one it knew, and librdkafka 2.12 then never looks again by itself.
+pub(super) fn look_at<C: ConsumerContext>(consumer: &BaseConsumer<C>, brokers: &[String]) {
+    tracing::info!("no broker answers: those of the settings are asked anew");
+    // Brokers that came from flags hold no zero byte.
+    if let Ok(brokers) = CString::new(brokers.join(",")) {
+        // SAFETY: the client lives as long as the borrow of its consumer, the text during the call, which copies it.
+        unsafe { sys::rd_kafka_brokers_add(consumer.client().native_ptr(), brokers.as_ptr()) };
+    }
+}
+
 /// The generation in which this consumer is a member of its group; -1 before it is one.
 pub(super) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 {
     let client = consumer.client().native_ptr();
