@@ -7,7 +7,7 @@
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`crowd`] is clients that live through deploys, and its judge. [`bench`] is `imcluster bench`, [`smoke`] the
+//! body. [`crowd`] is clients that live through deploys, and its judge; [`chaos`] is worse than deploys. [`bench`] is `imcluster bench`, [`smoke`] the
 //! one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -16,6 +16,7 @@ pub mod artefacts;
 pub mod bench;
 pub mod cache;
 pub mod certs;
+pub mod chaos;
 pub mod checker;
 pub mod child;
 pub mod client;

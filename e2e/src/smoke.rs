@@ -107,7 +107,7 @@ impl<'a> Logic<'a> {
         let joint = if to.contains('?') { '&' } else { '?' };
         let path = format!("/goim/push/{to}{joint}operation={OPERATION}");
         let pushed = push::post(&mut self.sender, &self.host, Some(&self.route.token), &path, body).await;
-        pushed.with_context(|| format!("pushing through {}", self.route.backends))
+        pushed.with_context(|| format!("pushing through {}", self.route.backends)).map(drop)
     }
 }
 

@@ -90,7 +90,7 @@ async fn while_a_comet_is_replaced_each_client_loses_only_what_was_sent_while_it
     crowd.settle(Duration::from_secs(1)).await;
 
     // Its 50 clients were closed over 5 s: far from all within 3 s, even where this machine was busy elsewhere.
-    let limits = Limits { window: Duration::from_secs(3), moves: 45, closes_each: 1, gap: Duration::from_secs(10) };
+    let limits = Limits { window: Duration::from_secs(3), moves: 45, closes_each: 1, ..Limits::of_rate(10) };
     let report = judge(&crowd.finish(pushed).await.unwrap(), &limits);
     println!("{report}");
     assert!(report.faults.is_empty(), "{report}");

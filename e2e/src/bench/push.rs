@@ -180,13 +180,13 @@ impl Run {
         let sent = os::monotonic();
         let answer = tokio::time::timeout(DEADLINE, sender.push(stamps, stream, self.schedule.body)).await;
         let answer = answer.context("no answer in time").flatten();
-        let (answered, accepted) = (os::monotonic(), answer.is_ok());
+        let (answered, accepted, records) = (os::monotonic(), answer.is_ok(), *answer.as_ref().unwrap_or(&0));
         if let Err(error) = answer {
             tracing::debug!(error = format!("{error:#}"), "push refused");
             numbers.clone().for_each(|number| offered.refuse(stream, number));
         }
         if let Some(log) = &self.log {
-            numbers.for_each(|number| log.note(Pushed { stream, number, due, sent, answered, accepted }));
+            numbers.for_each(|number| log.note(Pushed { stream, number, due, sent, answered, accepted, records }));
         }
     }
 }
@@ -224,11 +224,11 @@ impl Sender {
         }
     }
 
-    /// Pushes these stamps in one call; `Ok` when the server took them.
+    /// Pushes these stamps in one call; returns of how many records the server made it.
     ///
     /// # Errors
     /// What the server answered instead.
-    pub async fn push(&mut self, stamps: impl Iterator<Item = Stamp>, stream: u32, size: usize) -> anyhow::Result<()> {
+    pub async fn push(&mut self, stamps: impl Iterator<Item = Stamp>, stream: u32, size: usize) -> anyhow::Result<u64> {
         let mut body = Vec::with_capacity(size.max(crate::stamp::LEN) + packet::HEADER_LEN);
         let address = Address::of(stream);
         match &mut self.way {
@@ -253,7 +253,7 @@ impl Sender {
                     seq: proto.seq,
                     body: proto.body,
                 });
-                call(comet, address, proto).await
+                call(comet, address, proto).await.map(|()| 1)
             }
         }
     }
@@ -294,7 +294,7 @@ pub async fn http(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>
     Ok(sender)
 }
 
-/// One push over it.
+/// One push over it; returns of how many records it became, which goim does not say: 1 then.
 ///
 /// # Errors
 /// What was answered instead of code 0.
@@ -304,7 +304,7 @@ pub async fn post(
     token: Option<&str>,
     path: &str,
     body: Bytes,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let mut request = http::Request::post(path).header("host", host);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -313,14 +313,19 @@ pub async fn post(
     let answer = sender.send_request(request.body(Full::new(body))?).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
-    let code = serde_json::from_slice::<Envelope>(&body).map(|envelope| envelope.code);
-    if status != 200 || !matches!(code, Ok(0)) {
-        bail!("{status}: {}", String::from_utf8_lossy(&body));
+    match serde_json::from_slice::<Envelope>(&body) {
+        Ok(Envelope { code: 0, data }) if status == 200 => Ok(data.map_or(1, |data| data.records)),
+        _ => bail!("{status}: {}", String::from_utf8_lossy(&body)),
     }
-    Ok(())
 }
 
 #[derive(serde::Deserialize)]
 struct Envelope {
     code: i32,
+    data: Option<Data>,
+}
+
+#[derive(serde::Deserialize)]
+struct Data {
+    records: u64,
 }

@@ -5,7 +5,7 @@
 //! that did not arrive is *excused* for a client if the time from when it was sent until it was answered, plus
 //! `on_its_way`, touches one of the client's own gaps: from the moment it saw its connection closed until it was
 //! authenticated again. Otherwise it is *lost*. `on_its_way` is the longest time that any delivery of this very run took
-//! from being sent, and at most 2 s.
+//! from being sent, and at most what the limits say.
 //!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
@@ -36,14 +36,25 @@ pub struct Limits {
     pub closes_each: usize,
     /// How long a client may be out after it was closed.
     pub gap: Duration,
+    /// What `on_its_way` is at most.
+    pub on_its_way: Duration,
 }
+
+/// How long a push may be on its way while nothing is broken.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 impl Limits {
     /// For clients that are closed at so many a second: a tenth more in any 5 s, everybody at most twice in a phase, and
     /// in again within 10 s.
     pub fn of_rate(per_second: usize) -> Self {
         let window = Duration::from_secs(5);
-        Self { window, moves: per_second * 5 * 11 / 10, closes_each: 2, gap: Duration::from_secs(10) }
+        Self {
+            window,
+            moves: per_second * 5 * 11 / 10,
+            closes_each: 2,
+            gap: Duration::from_secs(10),
+            on_its_way: ON_ITS_WAY,
+        }
     }
 }
 
@@ -52,7 +63,7 @@ pub fn judge(record: &Record, limits: &Limits) -> Report {
     let begin = std::iter::once((Duration::ZERO, "before the first mark"));
     let marks = begin.chain(record.marks.iter().map(|mark| (mark.at, mark.name.as_str())));
     let begins: Vec<Duration> = marks.clone().map(|(at, _)| at).collect();
-    let deliveries = pushes::judge(record, &begins);
+    let deliveries = pushes::judge(record, &begins, limits.on_its_way);
     let ends = begins.iter().skip(1).copied().chain([Duration::MAX]);
     let phases = marks.zip(ends).zip(deliveries.phases).map(|(((from, name), to), pushes)| Phase {
         name: name.to_owned(),

@@ -16,7 +16,7 @@ fn plan(comet: &ScriptedComet, scheme: &str) -> Plan {
 fn push(comet: &ScriptedComet, number: u32) -> Pushed {
     let now = os::monotonic();
     comet.push(1, STREAM, number, now);
-    Pushed { stream: STREAM, number, due: now, sent: now, answered: now, accepted: true }
+    Pushed { stream: STREAM, number, due: now, sent: now, answered: now, accepted: true, records: 1 }
 }
 
 async fn arrived(crowd: &Crowd, wanted: u64) {

@@ -30,15 +30,15 @@ pub fn logic(http: &Port, grpc: &Port) -> Vec<String> {
     ])
 }
 
-/// Comet: its name, its own ports, and where logic is.
-pub fn comet(name: &str, tcp: &Port, websocket: &Port, grpc: &Port, logic: &Port) -> Vec<String> {
+/// Comet: its name, its own ports, and where logic is: one address, or several.
+pub fn comet(name: &str, tcp: &Port, websocket: &Port, grpc: &Port, logic: &str) -> Vec<String> {
     pairs(&[
         ("--host", name.to_owned()),
         ("--addrs", "127.0.0.1".to_owned()),
         ("--tcp-bind", tcp.address().to_string()),
         ("--websocket-bind", websocket.address().to_string()),
         ("--grpc-bind", grpc.address().to_string()),
-        ("--logic", logic.address().to_string()),
+        ("--logic", logic.to_owned()),
     ])
 }
 

@@ -95,7 +95,7 @@ impl Stack {
         let logic = Program::start("logic", &wiring).await?;
         let mut comets = Vec::new();
         for number in 1..=options.comets {
-            comets.push(Comet::spawn(&format!("comet{number}"), &grpc, &options.comet)?);
+            comets.push(Comet::spawn(&format!("comet{number}"), &grpc.address().to_string(), &options.comet)?);
         }
         let wiring = flags::job(comets.iter().map(|comet| &comet.grpc));
         let job = Program::start("job", &[wiring, queue, options.job].concat()).await?;
@@ -126,7 +126,11 @@ impl Stack {
 }
 
 impl Comet {
-    fn spawn(name: &str, logic: &Port, more: &[String]) -> anyhow::Result<Self> {
+    /// Starts one, told where logic is, without waiting.
+    ///
+    /// # Errors
+    /// When it is not built or cannot be started.
+    pub fn spawn(name: &str, logic: &str, more: &[String]) -> anyhow::Result<Self> {
         let (tcp, websocket, grpc) = (Port::free()?, Port::free()?, Port::free()?);
         let wiring = flags::comet(name, &tcp, &websocket, &grpc, logic);
         let program = Program::spawn("comet", &[wiring, more.to_vec()].concat())?;
@@ -146,5 +150,10 @@ impl Comet {
     /// Where job pushes.
     pub fn grpc(&self) -> SocketAddr {
         self.grpc.address()
+    }
+
+    /// The same as a port.
+    pub(crate) fn grpc_port(&self) -> &Port {
+        &self.grpc
     }
 }

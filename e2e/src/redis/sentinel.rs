@@ -94,6 +94,31 @@ impl Sentinel {
         &self.sentinels[index].0
     }
 
+    /// Kills the primary; once the other one has taken over and this long after, starts it again and waits until it
+    /// follows.
+    ///
+    /// # Errors
+    /// When nobody takes over, or the old one does not follow.
+    pub async fn fail_over(&self, dead: Duration) -> anyhow::Result<()> {
+        let before = self.primary().await?;
+        let old = if self.primary.address() == before { &self.primary } else { &self.replica };
+        old.kill();
+        eventually(READY, "the other one to be the primary", || async {
+            let now = self.primary().await?;
+            anyhow::ensure!(now != before, "{now} still is");
+            Ok(())
+        })
+        .await?;
+        tokio::time::sleep(dead).await;
+        old.restart().await?;
+        eventually(READY, "the old primary to follow", || async {
+            let link = old.cli(&["info", "replication"]).await?;
+            anyhow::ensure!(link.contains("role:slave") && link.contains("master_link_status:up"), "{link}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Who the first living sentinel says is the primary, as `host:port`.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ pub struct Pushed {
     pub answered: Duration,
     /// Whether the answer was a yes.
     pub accepted: bool,
+    /// Of how many records it became: of none when nobody was known whom it names.
+    pub records: u64,
 }
 
 /// Every push so far, and the means to end the schedule before its time. Clones are the same log.

@@ -9,8 +9,6 @@ use crate::bench::push::Pushed;
 use crate::checker::Latency;
 use crate::crowd::{Arrival, Gap, Life, Record};
 
-/// What `on_its_way` is at most.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How many losses are kept to be shown; all are counted.
 const SHOWN: usize = 20;
 
@@ -72,7 +70,7 @@ struct Count {
 type Streams = HashMap<u32, Vec<Pushed>>;
 
 /// Judges every push; `begins` holds where phases begin, the first at zero.
-pub(super) fn judge(record: &Record, begins: &[Duration]) -> Deliveries {
+pub(super) fn judge(record: &Record, begins: &[Duration], longest: Duration) -> Deliveries {
     let mut streams = Streams::new();
     for push in &record.pushed {
         streams.entry(push.stream).or_default().push(*push);
@@ -81,7 +79,7 @@ pub(super) fn judge(record: &Record, begins: &[Duration]) -> Deliveries {
     let mut judging = Judging {
         ended: record.ended,
         begins,
-        on_its_way: on_its_way(&record.lives, &streams),
+        on_its_way: on_its_way(&record.lives, &streams).min(longest),
         counts: vec![Count::new(); begins.len()],
         losses: Vec::new(),
     };
@@ -120,7 +118,7 @@ fn on_its_way(lives: &[Life], streams: &Streams) -> Duration {
             }
         }
     }
-    longest.min(ON_ITS_WAY)
+    longest
 }
 
 fn strays(life: &Life, streams: &Streams) -> u64 {

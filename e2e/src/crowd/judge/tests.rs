@@ -3,8 +3,13 @@ use crate::bench::push::Pushed;
 use crate::crowd::{Arrival, End, Life, Mark, Stay};
 
 const STREAM: u32 = 3;
-const LIMITS: Limits =
-    Limits { window: Duration::from_secs(5), moves: 10, closes_each: 2, gap: Duration::from_secs(10) };
+const LIMITS: Limits = Limits {
+    window: Duration::from_secs(5),
+    moves: 10,
+    closes_each: 2,
+    gap: Duration::from_secs(10),
+    on_its_way: Duration::from_secs(2),
+};
 
 fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -13,7 +18,7 @@ fn at(millis: u64) -> Duration {
 /// Push n is sent at second n + 1 and answered 10 ms later.
 fn push(number: u32) -> Pushed {
     let sent = at(1000 * (u64::from(number) + 1));
-    Pushed { stream: STREAM, number, due: sent, sent, answered: sent + at(10), accepted: true }
+    Pushed { stream: STREAM, number, due: sent, sent, answered: sent + at(10), accepted: true, records: 1 }
 }
 
 /// A client that was in from the start but for these gaps, and sees these pushes 50 ms after they were sent.
