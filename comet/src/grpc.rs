@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::message::{Push, Variant};
 use crate::probe::Probe;
+use crate::repeats::Sender;
 use crate::shard::{Command, Handle, Order, Target, merged};
 use crate::shared::Shared;
 
@@ -60,17 +61,23 @@ impl Service {
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Arc<str>, Status> {
+    fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Sender, Status> {
         let Some(owner) = owner else {
-            return Ok("".into());
+            return Ok(Sender { group: "".into(), floor: None });
         };
+        let sender = Sender { group: owner.group.as_str().into(), floor: owner.floor };
         let mut claims = self.claims.lock();
         for id in ids {
             if !claims.claim(&owner.group, id.epoch, id.partition, owner.generation) {
                 return Err(Status::failed_precondition("fenced"));
             }
+            if !sender.may_send(id.offset) {
+                let Id { partition, offset, .. } = id;
+                let text = format!("record {offset} of partition {partition} is too far above its floor");
+                return Err(Status::out_of_range(text));
+            }
         }
-        Ok(owner.group.as_str().into())
+        Ok(sender)
     }
 
     /// Hands a push to these shards and waits until each has it in a round. Returns the keys that were not there.
@@ -78,7 +85,7 @@ impl Service {
         &self,
         push: Push,
         targets: impl IntoIterator<Item = (&Handle, Target)>,
-        group: Arc<str>,
+        sender: Sender,
     ) -> Result<Vec<Key>, Status> {
         let push = Arc::new(push);
         let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
@@ -86,8 +93,8 @@ impl Service {
         // No waiting in between: every shard hears of pushes in the same order.
         for (shard, target) in targets {
             let (taken, answer) = oneshot::channel();
-            let (push, group, budget) = (push.clone(), group.clone(), budget.clone());
-            shard.send(Command::Push(Order { push, target, group, budget, taken }));
+            let (push, sender, budget) = (push.clone(), sender.clone(), budget.clone());
+            shard.send(Command::Push(Order { push, target, sender, budget, taken }));
             answers.push(answer);
         }
         let mut missing = Vec::new();
@@ -127,7 +134,7 @@ impl Comet for Service {
             return Err(Status::unknown("rpc pushmsg arg error"));
         };
         self.shared.metrics.push("key");
-        let group = self.admit(&ids, owner.as_ref())?;
+        let sender = self.admit(&ids, owner.as_ref())?;
         if keys.iter().any(|key| self.probe.is(key)) {
             self.probe.came_back();
             return Ok(Response::new(PushMsgReply::default()));
@@ -139,7 +146,7 @@ impl Comet for Service {
         }
         let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
         let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
-        let missing = self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
+        let missing = self.deliver(Push::new("", packet(proto), &ids, span), targets, sender).await?;
         let not_here = missing.iter().map(Key::to_string).collect();
         Ok(Response::new(PushMsgReply { not_here }))
     }
@@ -151,9 +158,9 @@ impl Comet for Service {
             return Err(Status::unknown("rpc broadcast arg error"));
         };
         self.shared.metrics.push("all");
-        let group = self.admit(&ids, owner.as_ref())?;
+        let sender = self.admit(&ids, owner.as_ref())?;
         let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
-        self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
+        self.deliver(Push::new("", packet(proto), &ids, span), targets, sender).await?;
         Ok(Response::new(BroadcastReply {}))
     }
 
@@ -164,9 +171,9 @@ impl Comet for Service {
             return Err(Status::unknown("rpc broadcast  room arg error"));
         };
         self.shared.metrics.push("room");
-        let group = self.admit(&ids, owner.as_ref())?;
+        let sender = self.admit(&ids, owner.as_ref())?;
         let targets = self.shared.shards.iter().map(|shard| (shard, Target::Room));
-        self.deliver(Push::new(&room_id, packet(proto), &ids, span), targets, group).await?;
+        self.deliver(Push::new(&room_id, packet(proto), &ids, span), targets, sender).await?;
         Ok(Response::new(BroadcastRoomReply {}))
     }
 

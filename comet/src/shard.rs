@@ -22,7 +22,7 @@ use crate::fanout::Round;
 use crate::listen::{self, Sockets};
 use crate::message::Push;
 use crate::pace;
-use crate::repeats::Repeats;
+use crate::repeats::{Repeats, Sender};
 use crate::session::{self, Newcomer};
 use crate::shared::Shared;
 use crate::wheel::{Entry, TICK, Wheel};
@@ -58,8 +58,8 @@ pub struct Order {
     pub push: Arc<Push>,
     /// To whom.
     pub target: Target,
-    /// The consumer group that sent it, for the repeat filter.
-    pub group: Arc<str>,
+    /// Who sent it, for the repeat filter.
+    pub sender: Sender,
     /// Room in the inboxes, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
     /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
@@ -247,10 +247,10 @@ impl Shard {
     }
 
     fn take(&self, order: Order, repeats: &mut Repeats, round: &mut Round) -> Option<Arc<OwnedSemaphorePermit>> {
-        let Order { push, target, group, budget, taken } = order;
+        let Order { push, target, sender, budget, taken } = order;
         let (missing, budget) = match target {
-            Target::Keys(keys, op) => (self.keys(&push, keys, op, &group, repeats, round), Some(budget)),
-            target => (Vec::new(), self.everyone(&push, target, &group, budget, repeats, round)),
+            Target::Keys(keys, op) => (self.keys(&push, keys, op, &sender, repeats, round), Some(budget)),
+            target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
         // Whoever asked may have given up by now; the push is on its way all the same.
         let _asker_gone = taken.send(missing);
@@ -262,12 +262,12 @@ impl Shard {
         &self,
         push: &Arc<Push>,
         target: Target,
-        group: &Arc<str>,
+        sender: &Sender,
         budget: Arc<OwnedSemaphorePermit>,
         repeats: &mut Repeats,
         round: &mut Round,
     ) -> Option<Arc<OwnedSemaphorePermit>> {
-        let Some(new) = push.filtered(|part| repeats.first(group, part.id)) else {
+        let Some(new) = push.filtered(|part| repeats.first(sender, part.id)) else {
             self.shared.metrics.dropped("repeat", push.messages() as u64);
             return None;
         };
@@ -291,7 +291,7 @@ impl Shard {
         push: &Arc<Push>,
         keys: Vec<Key>,
         op: i32,
-        group: &Arc<str>,
+        sender: &Sender,
         repeats: &mut Repeats,
         round: &mut Round,
     ) -> Vec<Key> {
@@ -313,7 +313,7 @@ impl Shard {
                 }
                 None => false,
             };
-            for key in repeats.deliver(group, part.id, &keys, here) {
+            for key in repeats.deliver(sender, part.id, &keys, here) {
                 if !missing.contains(key) {
                     missing.push(key.clone());
                 }

@@ -71,7 +71,8 @@ impl Call {
     /// When the batch is empty.
     pub fn of(batch: &[Item], partition: &Partition) -> Self {
         let first = &batch.first().expect("a batch has at least one item").push;
-        let owner = Some(Owner { group: partition.group.to_string(), generation: partition.generation });
+        let (group, floor) = (partition.group.to_string(), Some(partition.ledger.lock().committed()));
+        let owner = Some(Owner { group, generation: partition.generation, floor });
         let ids: Vec<Id> = batch.iter().map(|item| item.push.id).collect();
         let proto = Some(raw(batch));
         match &first.target {

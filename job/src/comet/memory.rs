@@ -143,7 +143,7 @@ impl Comet for MemoryComet {
         if self.shared.server.is_none() {
             return Err(CometError::Unimplemented);
         }
-        let owner = Owner { group: claim.group, generation: claim.generation };
+        let owner = Owner { group: claim.group, generation: claim.generation, floor: None };
         let fenced = claim.partitions.into_iter().filter(|partition| self.check(Some(&owner), *partition).is_err());
         Ok(ClaimReply { fenced: fenced.collect() })
     }

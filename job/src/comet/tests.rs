@@ -86,7 +86,7 @@ async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
 }
 
 fn owner(generation: i32) -> Option<Owner> {
-    Some(Owner { group: "g".into(), generation })
+    Some(Owner { group: "g".into(), generation, floor: None })
 }
 
 fn room(offset: u64, generation: i32) -> Call {
