@@ -1,4 +1,5 @@
-//! What is owed to one comet: a lane per assigned partition, bounded in bytes and in time.
+//! What is owed to one comet: per assigned partition a lane of what waits and the batches that are out, bounded in
+//! bytes and in time.
 //!
 //! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
@@ -44,13 +45,20 @@ pub enum State {
     Closed,
 }
 
-/// One call's worth of one partition.
+/// One call's or frame's worth of one partition.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Where it comes from.
     pub partition: Arc<Partition>,
     /// What it carries, never empty.
     pub items: Arc<Vec<Item>>,
+}
+
+impl Batch {
+    /// The trace of its first record that has one.
+    pub fn trace(&self) -> Option<&str> {
+        self.items.iter().find_map(|item| item.push.trace.as_ref()).map(|(_, parent)| parent.as_str())
+    }
 }
 
 /// The queue of one comet.
@@ -86,14 +94,21 @@ struct Slot {
     partition: Arc<Partition>,
     lane: Lane,
     claimed: bool,
-    flight: Option<Flight>,
+    /// Whether it is among the poked.
+    poked: bool,
+    /// What was taken and is not answered, in the order in which it goes out.
+    flights: VecDeque<Arc<Vec<Item>>>,
+    /// How many of them are out; the others failed and go out again before anything else.
+    out: usize,
 }
 
-#[derive(Debug)]
-struct Flight {
-    items: Arc<Vec<Item>>,
-    /// The call failed and is to be made again.
-    again: bool,
+/// How many batches of a partition may be out at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One: calls overtake one another.
+    Calls,
+    /// Any number: a stream keeps their order.
+    Stream,
 }
 
 impl Queue {
@@ -114,7 +129,8 @@ impl Queue {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
         let lane = Lane::new(*self.batching.lock());
-        let slot = Slot { partition: partition.clone(), lane, claimed: false, flight: None };
+        let slot =
+            Slot { partition: partition.clone(), lane, claimed: false, poked: false, flights: VecDeque::new(), out: 0 };
         inner.slots.insert(partition.number, slot);
         inner.unclaimed = true;
         drop(inner);
@@ -134,8 +150,8 @@ impl Queue {
         let mut inner = self.inner.lock();
         if let Some(slot) = inner.slots.get_mut(&partition) {
             slot.lane.flush();
-            inner.poked.push_back(partition);
         }
+        inner.poke(partition);
         drop(inner);
         self.wake.notify_one();
     }
@@ -145,7 +161,7 @@ impl Queue {
     pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
         let offset = item.push.id.offset;
         let mut inner = self.inner.lock();
-        let Inner { state, slots, poked, bytes, items, waiting_since, .. } = &mut *inner;
+        let Inner { state, slots, bytes, items, waiting_since, .. } = &mut *inner;
         let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
@@ -164,11 +180,10 @@ impl Queue {
         *bytes += size;
         *items += 1;
         waiting_since.get_or_insert(now);
-        if slot.flight.is_none() {
-            poked.push_back(partition.number);
-        }
+        let is_over = *bytes > self.limits.backlog;
+        inner.poke(partition.number);
         self.metrics.queue_bytes.inc_by(size as i64);
-        if *bytes > self.limits.backlog {
+        if is_over {
             self.empty(&mut inner, State::LetGo, "backlog");
         }
         drop(inner);
@@ -176,38 +191,43 @@ impl Queue {
         true
     }
 
-    /// Takes the next call to make; one partition has one call at a time. `None` = nothing before [`Self::due`].
-    pub fn next(&self, now: Instant) -> Option<Batch> {
+    /// Takes the next batch to send, of each partition in turn. `None` = nothing before [`Self::due`].
+    pub fn next(&self, now: Instant, way: Way) -> Option<Batch> {
         let mut inner = self.inner.lock();
-        let Inner { slots, poked, timers, .. } = &mut *inner;
-        while let Some((due, number)) = timers.first().copied()
+        while let Some((due, number)) = inner.timers.first().copied()
             && due <= now
         {
-            timers.pop_first();
-            poked.push_back(number);
+            inner.timers.pop_first();
+            inner.poke(number);
         }
+        let Inner { slots, poked, timers, .. } = &mut *inner;
         while let Some(number) = poked.pop_front() {
-            let Some(slot) = slots.get_mut(&number).filter(|slot| slot.claimed && !slot.partition.is_fenced()) else {
+            let Some(slot) = slots.get_mut(&number) else {
                 continue;
             };
-            let items = match &mut slot.flight {
-                Some(flight) if flight.again => {
-                    flight.again = false;
+            slot.poked = false;
+            if !slot.claimed || slot.partition.is_fenced() || (way == Way::Calls && slot.out > 0) {
+                continue;
+            }
+            let items = match slot.flights.get(slot.out) {
+                Some(again) => {
                     self.metrics.retries.inc();
-                    flight.items.clone()
+                    again.clone()
                 }
-                Some(_) => continue,
                 None => {
                     let Some(items) = slot.lane.take(now) else {
                         timers.extend(slot.lane.due().map(|due| (due, number)));
                         continue;
                     };
                     let items = Arc::new(items);
-                    slot.flight = Some(Flight { items: items.clone(), again: false });
+                    slot.flights.push_back(items.clone());
                     items
                 }
             };
-            return Some(Batch { partition: slot.partition.clone(), items });
+            slot.out += 1;
+            let batch = Batch { partition: slot.partition.clone(), items };
+            inner.poke(number);
+            return Some(batch);
         }
         None
     }
@@ -217,37 +237,34 @@ impl Queue {
         self.inner.lock().timers.first().map(|(due, _)| *due)
     }
 
-    /// The comet answered this call.
+    /// The comet answered this batch.
     pub fn answered(&self, batch: &Batch, now: Instant) {
         let mut inner = self.inner.lock();
-        let Some(slot) = inner.flying(batch) else {
+        let Some((slot, index)) = inner.flying(batch) else {
             return;
         };
-        slot.flight = None;
+        slot.flights.remove(index);
+        slot.out -= usize::from(index < slot.out);
         let size = batch.items.iter().map(Item::size).sum::<usize>();
         inner.bytes -= size;
         inner.items -= batch.items.len();
         inner.waiting_since = (inner.items > 0).then_some(now);
-        inner.poked.push_back(batch.partition.number);
+        inner.poke(batch.partition.number);
         drop(inner);
         self.metrics.queue_bytes.dec_by(size as i64);
         batch.partition.answer(batch.items.iter().map(|item| item.push.id.offset));
     }
 
-    /// The comet did not answer this call: it is made again after [`Self::retry`].
+    /// The comet did not answer this batch: from it on all go out again after [`Self::retry`].
     pub fn away(&self, batch: &Batch) {
-        if let Some(flight) = self.inner.lock().flying(batch).and_then(|slot| slot.flight.as_mut()) {
-            flight.again = true;
+        if let Some((slot, index)) = self.inner.lock().flying(batch) {
+            slot.out = slot.out.min(index);
         }
     }
 
-    /// No call is open any more: all are to be made again.
+    /// Nothing is out any more: all goes out again.
     pub fn all_away(&self) {
-        for slot in self.inner.lock().slots.values_mut() {
-            if let Some(flight) = &mut slot.flight {
-                flight.again = true;
-            }
-        }
+        self.inner.lock().slots.values_mut().for_each(|slot| slot.out = 0);
     }
 
     /// The comet can be called: what failed is made again, and what it was let go with is over.
@@ -256,9 +273,8 @@ impl Queue {
         if inner.state == State::LetGo {
             inner.state = State::Open;
         }
-        let again = |slot: &Slot| slot.flight.as_ref().is_none_or(|flight| flight.again);
-        let numbers: Vec<u32> = inner.slots.iter().filter(|(_, slot)| again(slot)).map(|(number, _)| *number).collect();
-        inner.poked.extend(numbers);
+        let numbers: Vec<u32> = inner.slots.keys().copied().collect();
+        numbers.into_iter().for_each(|number| inner.poke(number));
     }
 
     /// Assigned partitions that this comet has not been told of.
@@ -278,7 +294,7 @@ impl Queue {
                 && Arc::ptr_eq(&slot.partition, partition)
             {
                 slot.claimed = true;
-                inner.poked.push_back(partition.number);
+                inner.poke(partition.number);
             }
         }
         inner.unclaimed = inner.slots.values().any(|slot| !slot.claimed);
@@ -353,6 +369,7 @@ impl Queue {
         inner.state = state;
         let mut dropped = 0;
         for slot in inner.slots.values_mut() {
+            slot.poked = false;
             let items = slot.clear();
             dropped += items.len();
             slot.partition.answer(items.iter().map(|item| item.push.id.offset));
@@ -380,17 +397,30 @@ impl Queue {
 }
 
 impl Inner {
-    /// The slot whose open call this is; none when it was let go or its partition was taken meanwhile.
-    fn flying(&mut self, batch: &Batch) -> Option<&mut Slot> {
+    /// The slot whose batch this is, and where it stands in it; none when the comet was let go or the partition was
+    /// taken meanwhile.
+    fn flying(&mut self, batch: &Batch) -> Option<(&mut Slot, usize)> {
         let slot = self.slots.get_mut(&batch.partition.number)?;
-        slot.flight.as_ref().is_some_and(|flight| Arc::ptr_eq(&flight.items, &batch.items)).then_some(slot)
+        // Answers come in order, so it is the first or close to it.
+        let index = slot.flights.iter().position(|items| Arc::ptr_eq(items, &batch.items))?;
+        Some((slot, index))
+    }
+
+    /// The partition may have something to take.
+    fn poke(&mut self, number: u32) {
+        if let Some(slot) = self.slots.get_mut(&number)
+            && !std::mem::replace(&mut slot.poked, true)
+        {
+            self.poked.push_back(number);
+        }
     }
 }
 
 impl Slot {
-    /// What its open call carries, then what waits.
+    /// What was taken and is not answered, then what waits.
     fn clear(&mut self) -> Vec<Item> {
-        let mut items = self.flight.take().map_or_else(Vec::new, |flight| flight.items.to_vec());
+        self.out = 0;
+        let mut items: Vec<Item> = self.flights.drain(..).flat_map(|items| items.to_vec()).collect();
         items.extend(self.lane.drain());
         items
     }

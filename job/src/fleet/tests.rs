@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::comet::Comet as _;
 use crate::comet::memory::{MemoryComet, Mood};
 use crate::rig::{LIMITS, Rig, bodies, until as took};
 
@@ -244,4 +245,53 @@ async fn a_comet_that_was_started_again_is_claimed_again_and_gets_what_is_owed()
     took(&a, 1).await;
     assert_eq!(a.claimed("g", 0), Some(1));
     rig.until_committed(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_without_a_stream_is_made_calls_one_at_a_time() {
+    let older = MemoryComet::older("older");
+    let rig = Rig::start(&[("h:1", &older)]).await;
+    older.set(Mood::Hangs);
+    for n in 0..30 {
+        rig.room(&format!("a://{}", n % 3), &n.to_string());
+    }
+    rig.settle().await;
+    older.set(Mood::Fine);
+    took(&older, 30).await;
+    rig.until_committed(30).await;
+    assert_eq!((older.most_open(), older.claimed("g", 0)), (1, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_is_opened_again_and_what_was_out_on_it_comes_once_more_in_order() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    for n in 0..5 {
+        rig.keys("a", &[&format!("k{n}")], &n.to_string());
+    }
+    rig.settle().await;
+    a.set(Mood::Away);
+    rig.settle().await;
+    rig.keys("a", &["k"], "5");
+    a.set(Mood::Fine);
+    took(&a, 6).await;
+    assert_eq!(bodies(&a), ["0", "1", "2", "3", "4", "5"]);
+    assert!(rig.count("imcluster_job_retries_total") >= 5);
+    rig.until_committed(6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_owner_of_a_partition_ends_what_is_sent_for_it_on_a_stream() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    rig.keys("a", &["k"], "ours");
+    took(&a, 1).await;
+    a.claim(proto::delivery::ClaimReq { group: "g".into(), epoch: 1, partitions: vec![0], generation: 9 })
+        .await
+        .unwrap();
+    rig.keys("a", &["k"], "theirs");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bodies(&a), ["ours"]);
+    assert_eq!(rig.count("imcluster_job_fenced_total"), 1);
 }

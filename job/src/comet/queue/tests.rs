@@ -33,12 +33,12 @@ async fn a_partition_has_one_call_open_and_the_next_starts_with_the_oldest() {
     owe(&queue, &first, 0, now);
     owe(&queue, &first, 1, now);
     owe(&queue, &second, 0, now);
-    let (a, b) = (queue.next(now).unwrap(), queue.next(now).unwrap());
+    let (a, b) = (queue.next(now, Way::Calls).unwrap(), queue.next(now, Way::Calls).unwrap());
     assert_eq!((a.partition.number, b.partition.number), (0, 1));
-    assert!(queue.next(now).is_none());
+    assert!(queue.next(now, Way::Calls).is_none());
     queue.answered(&a, now);
     assert_eq!(first.ledger.lock().committed(), 1);
-    assert_eq!(queue.next(now).unwrap().items[0].push.id.offset, 1);
+    assert_eq!(queue.next(now, Way::Calls).unwrap().items[0].push.id.offset, 1);
 }
 
 #[tokio::test]
@@ -48,10 +48,10 @@ async fn a_call_without_an_answer_is_made_again_before_anything_later() {
     let now = Instant::now();
     owe(&queue, &partition, 0, now);
     owe(&queue, &partition, 1, now);
-    let call = queue.next(now).unwrap();
+    let call = queue.next(now, Way::Calls).unwrap();
     queue.away(&call);
     queue.retry();
-    assert!(Arc::ptr_eq(&queue.next(now).unwrap().items, &call.items));
+    assert!(Arc::ptr_eq(&queue.next(now, Way::Calls).unwrap().items, &call.items));
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_answer_after_the_comet_was_let_go_counts_once() {
     let queue = queue(&partition);
     let now = Instant::now();
     owe(&queue, &partition, 0, now);
-    let call = queue.next(now).unwrap();
+    let call = queue.next(now, Way::Calls).unwrap();
     assert_eq!(queue.check(now + LIMITS.stall), (State::LetGo, None));
     assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::LetGo)));
     queue.answered(&call, now);
@@ -80,7 +80,7 @@ async fn a_comet_that_answers_now_and_then_is_not_let_go() {
     for _ in 0..5 {
         now += LIMITS.stall - Duration::from_millis(1);
         assert_eq!(queue.check(now).0, State::Open);
-        let call = queue.next(now).unwrap();
+        let call = queue.next(now, Way::Calls).unwrap();
         queue.answered(&call, now);
     }
     assert_eq!(queue.check(now + LIMITS.stall), (State::Open, None));
@@ -92,7 +92,7 @@ async fn what_is_left_of_an_earlier_assignment_is_never_answered_for_a_later_one
     let queue = queue(&earlier);
     let now = Instant::now();
     owe(&queue, &earlier, 0, now);
-    let call = queue.next(now).unwrap();
+    let call = queue.next(now, Way::Calls).unwrap();
     queue.assign(&later);
     queue.claimed(std::slice::from_ref(&later));
     assert_eq!(queue.size(), (0, 0, State::Open));
@@ -111,4 +111,62 @@ async fn a_closed_queue_takes_nothing() {
     queue.close("gone");
     assert_eq!(partition.ledger.lock().committed(), 1);
     assert!(!owe(&queue, &partition, 1, now));
+}
+
+#[tokio::test]
+async fn a_stream_has_many_batches_out_and_what_was_not_answered_goes_out_again_in_its_order() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    for offset in 0..4 {
+        owe(&queue, &partition, offset, now);
+    }
+    let next = || queue.next(now, Way::Stream);
+    let offset = |batch: &Batch| batch.items[0].push.id.offset;
+    let first = next().unwrap();
+    let rest: Vec<u64> = [next(), next()].iter().flatten().map(offset).collect();
+    assert_eq!((offset(&first), rest), (0, vec![1, 2]));
+    queue.answered(&first, now);
+    queue.all_away();
+    queue.retry();
+    owe(&queue, &partition, 4, now);
+    let again: Vec<Batch> = std::iter::from_fn(next).collect();
+    assert_eq!(again.iter().map(offset).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    again.iter().for_each(|batch| queue.answered(batch, now));
+    assert_eq!((partition.ledger.lock().committed(), queue.size()), (5, (0, 0, State::Open)));
+}
+
+#[tokio::test]
+async fn a_stream_serves_partitions_in_turn() {
+    let (first, second) = (partition(0), partition(1));
+    let queue = queue(&first);
+    queue.assign(&second);
+    queue.claimed(std::slice::from_ref(&second));
+    let now = Instant::now();
+    for offset in 0..3 {
+        owe(&queue, &first, offset, now);
+    }
+    owe(&queue, &second, 0, now);
+    let turns = std::iter::from_fn(|| queue.next(now, Way::Stream)).map(|batch| batch.partition.number);
+    assert_eq!(turns.collect::<Vec<_>>(), [0, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_was_out_on_a_stream_goes_out_one_by_one_to_a_comet_that_has_none() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    for offset in 0..3 {
+        owe(&queue, &partition, offset, now);
+        queue.next(now, Way::Stream).unwrap();
+    }
+    queue.all_away();
+    queue.retry();
+    for offset in 0..3 {
+        let call = queue.next(now, Way::Calls).unwrap();
+        assert_eq!(call.items[0].push.id.offset, offset);
+        assert!(queue.next(now, Way::Calls).is_none());
+        queue.answered(&call, now);
+    }
+    assert_eq!(partition.ledger.lock().committed(), 3);
 }
