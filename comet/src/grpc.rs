@@ -4,6 +4,7 @@
 //! An answer means this comet's memory holds the push and every shard has it in a fan-out round; walking the
 //! connections may go on. So whoever pushes slows down to what the sockets take, instead of messages being dropped.
 
+mod missed;
 mod stream;
 
 use std::collections::HashMap;
@@ -16,7 +17,8 @@ use proto::comet::{
     RoomsReply, RoomsReq,
 };
 use proto::delivery::delivery_server::{Delivery, DeliveryServer};
-use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Up};
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Mark, Marks, Up};
+use proto::envelope::GapRange;
 use proto::protocol::Proto;
 use proto::{Key, Packet, grpc};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::message::{Push, Variant};
+use crate::owners::{Heard, Owners};
 use crate::probe::Probe;
 use crate::repeats::Sender;
 use crate::shard::{Command, Handle, Order, Target, merged};
@@ -35,7 +38,7 @@ use crate::shared::Shared;
 pub struct Service {
     shared: Arc<Shared>,
     probe: Probe,
-    claims: Arc<Mutex<Claims>>,
+    owners: Arc<Mutex<Owners>>,
     ending: CancellationToken,
 }
 
@@ -54,25 +57,10 @@ impl Pending {
     }
 }
 
-/// Who owns which partition: the highest generation that claimed it or sent for it.
-#[derive(Debug, Default)]
-struct Claims {
-    owners: HashMap<(String, u32, u32), i32>,
-}
-
-impl Claims {
-    /// Notes the claim unless a later generation has it.
-    fn claim(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> bool {
-        let owner = self.owners.entry((group.to_owned(), epoch, partition)).or_insert(generation);
-        *owner = generation.max(*owner);
-        *owner == generation
-    }
-}
-
 impl Service {
     /// Serves this comet; streams end when it does.
     pub fn new(shared: Arc<Shared>, probe: Probe, ending: CancellationToken) -> Self {
-        Self { shared, probe, claims: Arc::default(), ending }
+        Self { shared, probe, owners: Arc::default(), ending }
     }
 
     /// The routes, with goim's limits.
@@ -88,9 +76,9 @@ impl Service {
             return Ok(Sender { group: "".into(), floor: None });
         };
         let sender = Sender { group: owner.group.as_str().into(), floor: owner.floor };
-        let mut claims = self.claims.lock();
+        let mut owners = self.owners.lock();
         for id in ids {
-            if !claims.claim(&owner.group, id.epoch, id.partition, owner.generation) {
+            if !owners.claim(&owner.group, id.epoch, id.partition, owner.generation) {
                 return Err(Status::failed_precondition("fenced"));
             }
             if !sender.may_send(id.offset) {
@@ -171,8 +159,35 @@ impl Service {
 
     /// Notes a claim; returns the partitions that a later generation has.
     fn hear_claim(&self, ClaimReq { group, epoch, partitions, generation }: ClaimReq) -> Vec<u32> {
-        let mut claims = self.claims.lock();
-        partitions.into_iter().filter(|partition| !claims.claim(&group, epoch, *partition, generation)).collect()
+        let mut owners = self.owners.lock();
+        partitions.into_iter().filter(|partition| !owners.claim(&group, epoch, *partition, generation)).collect()
+    }
+
+    /// Takes what the owner vouches for, and tells clients what it does not. Returns the partitions that a later
+    /// generation has.
+    fn hear_marks(&self, Marks { group, epoch, generation, marks }: Marks) -> Vec<u32> {
+        let (mut fenced, mut floors, mut ranges) = (vec![], vec![], vec![]);
+        let mut owners = self.owners.lock();
+        for Mark { partition, from, through, floor } in marks {
+            match owners.hear(&group, epoch, partition, generation, from..through) {
+                Heard::Fenced => fenced.push(partition),
+                Heard::Whole => floors.push((partition, floor)),
+                Heard::Missed(missed) => {
+                    // Were it sent all the same, it would come after what is later.
+                    floors.push((partition, floor.max(from)));
+                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+                }
+            }
+        }
+        drop(owners);
+        if !ranges.is_empty() {
+            missed::tell(&self.shared, ranges);
+        }
+        let (group, floors): (Arc<str>, Arc<[(u32, u64)]>) = (group.into(), floors.into());
+        for shard in &self.shared.shards {
+            shard.send(Command::Settle { group: group.clone(), epoch, floors: floors.clone() });
+        }
+        fenced
     }
 
     /// Splits a speed over the shards by their connections, so that all are done at the same time.

@@ -21,6 +21,7 @@ pub mod message;
 pub mod metrics;
 mod online;
 pub mod outbound;
+pub mod owners;
 mod pace;
 mod probe;
 pub mod repeats;

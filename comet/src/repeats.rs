@@ -95,7 +95,8 @@ impl Repeats {
 
     /// Job told that every comet has answered what is below: it need not be remembered.
     pub fn settle(&mut self, group: &Arc<str>, epoch: u32, partition: u32, floor: u64) {
-        if let Some(known) = self.partitions.get_mut(&(group.clone(), partition)).filter(|known| known.epoch == epoch) {
+        let known = self.partitions.entry((group.clone(), partition)).or_insert_with(|| Partition::new(epoch));
+        if known.epoch == epoch {
             known.raise(floor);
         }
     }

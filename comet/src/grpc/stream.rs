@@ -67,6 +67,9 @@ async fn take(service: &Service, Down { traceparent, frame }: Down) -> Taken {
         Some(Frame::Claim(claim)) => {
             return Taken::Answered(Remark { fenced: service.hear_claim(claim), ..Remark::default() });
         }
+        Some(Frame::Marks(marks)) => {
+            return Taken::Answered(Remark { fenced: service.hear_marks(marks), ..Remark::default() });
+        }
         None => Err(Status::unimplemented("a frame of a kind that this comet does not know")),
     };
     handed.map_or_else(|status| Taken::Answered(refusal(&status)), Taken::Handed)

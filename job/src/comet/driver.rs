@@ -99,6 +99,7 @@ impl Driver {
                     self.seat.queue.claimed(&partitions);
                     pipe.claim(claim, partitions);
                 }
+                pipe.vouch(self.seat.queue.vouches());
             }
             let must_ask = now >= self.ask_at || (self.known.is_some() && !unclaimed.is_empty());
             if let Some(client) = client.as_ref().filter(|_| asking.is_none() && must_ask) {
@@ -172,6 +173,14 @@ impl Driver {
                 Sent::Claim(partitions) => {
                     let fenced = partitions.iter().filter(|partition| remark.fenced.contains(&partition.number));
                     fenced.for_each(|partition| partition.fence());
+                }
+                Sent::Marks(vouches) => {
+                    for vouch in vouches {
+                        match remark.fenced.contains(&vouch.partition.number) {
+                            true => vouch.partition.fence(),
+                            false => self.seat.queue.told(&vouch),
+                        }
+                    }
                 }
                 Sent::Batch(batch, at) if remark.code == 0 => self.called(&batch, at, Ok(remark.not_here)),
                 Sent::Batch(batch, at) => self.called(&batch, at, Err(grpc::said(remark.code, remark.text))),
@@ -252,6 +261,8 @@ impl Driver {
                     self.seat.queue.unclaim();
                     self.ask_at = now;
                 }
+                // The next answer may bring a stream.
+                self.seat.queue.goes_by(if link.is_some() || self.pipe.is_some() { Way::Stream } else { Way::Calls });
                 if let Some(link) = link {
                     self.pipe = Some(Pipe::new(link));
                     self.seat.queue.unclaim();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::comet::Owner;
 use proto::delivery::down::Frame;
-use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Remark, Up};
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Mark, Marks, Remark, Up};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
@@ -49,6 +49,8 @@ struct Shared {
     claims: Mutex<HashMap<(String, u32), i32>>,
     /// Keys that are here; every key when empty.
     keys: Mutex<Vec<String>>,
+    /// What was vouched for.
+    marks: Mutex<Vec<Mark>>,
     busy: Mutex<HashMap<u32, usize>>,
     /// The most calls of one partition that were open at once.
     most: Mutex<usize>,
@@ -79,6 +81,7 @@ impl MemoryComet {
             calls: watch::Sender::default(),
             claims: Mutex::default(),
             keys: Mutex::default(),
+            marks: Mutex::default(),
             busy: Mutex::default(),
             most: Mutex::default(),
         };
@@ -104,6 +107,11 @@ impl MemoryComet {
     /// Every call it took, in order.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.borrow().clone()
+    }
+
+    /// What was vouched for on its streams, in order.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.shared.marks.lock().clone()
     }
 
     /// Follows the calls it took.
@@ -134,6 +142,18 @@ impl MemoryComet {
         let call = match frame.ok_or(CometError::Unimplemented)? {
             Frame::Claim(claim) => {
                 return self.claim(claim).await.map(|reply| Remark { fenced: reply.fenced, ..Remark::default() });
+            }
+            Frame::Marks(Marks { group, epoch: _, generation, marks }) => {
+                self.answers().await?;
+                let owner = Owner { group, generation, floor: None };
+                let mut fenced = vec![];
+                for mark in marks {
+                    match self.check(Some(&owner), mark.partition) {
+                        Ok(()) => self.shared.marks.lock().push(mark),
+                        Err(_) => fenced.push(mark.partition),
+                    }
+                }
+                return Ok(Remark { fenced, ..Remark::default() });
             }
             Frame::Keys(request) => Call::Push(request),
             Frame::Room(request) => Call::Room(request),

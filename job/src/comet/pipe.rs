@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use prost::Message as _;
 use proto::delivery::down::Frame;
-use proto::delivery::{ClaimReq, Down, Remark, Up};
+use proto::delivery::{ClaimReq, Down, Mark, Marks, Remark, Up};
 use tokio::time::Instant;
 
-use super::queue::Batch;
+use super::queue::{Batch, Vouch};
 use super::{Call, CometError, Link};
 use crate::push::Partition;
 
@@ -18,6 +18,8 @@ use crate::push::Partition;
 pub enum Sent {
     /// A claim of these partitions.
     Claim(Vec<Arc<Partition>>),
+    /// What we vouch for.
+    Marks(Vec<Vouch>),
     /// Records, and when they were sent.
     Batch(Batch, Instant),
 }
@@ -50,6 +52,27 @@ impl Pipe {
         let frame = Down { frame: Some(Frame::Claim(claim)), ..Down::default() };
         let size = frame.encoded_len();
         self.put(frame, size, Sent::Claim(partitions));
+    }
+
+    /// Vouches for partitions.
+    pub fn vouch(&mut self, vouches: Vec<Vouch>) {
+        let same = |a: &Vouch, b: &Vouch| {
+            (a.partition.epoch, a.partition.generation) == (b.partition.epoch, b.partition.generation)
+        };
+        for same in vouches.chunk_by(same) {
+            let Partition { group, epoch, generation, .. } = &*same[0].partition;
+            let mark = |&Vouch { ref partition, from, through, floor }: &Vouch| Mark {
+                partition: partition.number,
+                from,
+                through,
+                floor,
+            };
+            let marks = same.iter().map(mark).collect();
+            let marks = Marks { group: group.to_string(), epoch: *epoch, generation: *generation, marks };
+            let frame = Down { frame: Some(Frame::Marks(marks)), ..Down::default() };
+            let size = frame.encoded_len();
+            self.put(frame, size, Sent::Marks(same.to_vec()));
+        }
     }
 
     /// Sends a batch.

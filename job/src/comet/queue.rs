@@ -5,6 +5,8 @@
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
 mod pace;
+mod slot;
+mod told;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,10 +16,12 @@ pub use pace::Pace;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+pub use told::Vouch;
 
+use self::slot::Slot;
 use crate::metrics::Metrics;
 use crate::push::Partition;
-use crate::room::{Batching, Item, Lane};
+use crate::room::{Batching, Item};
 
 /// A comet that owes an answer for so long is silent.
 const SILENT: Duration = Duration::from_millis(500);
@@ -87,19 +91,12 @@ struct Inner {
     unclaimed: bool,
     /// Since when it is owed something without having answered.
     waiting_since: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    partition: Arc<Partition>,
-    lane: Lane,
-    claimed: bool,
-    /// Whether it is among the poked.
-    poked: bool,
-    /// What was taken and is not answered, in the order in which it goes out.
-    flights: VecDeque<Arc<Vec<Item>>>,
-    /// How many of them are out; the others failed and go out again before anything else.
-    out: usize,
+    /// It is made calls and cannot be told what it was sent.
+    is_deaf: bool,
+    /// It may have to be told something.
+    must_tell: bool,
+    /// Since when it has not answered what it was or is to be told.
+    telling_since: Option<Instant>,
 }
 
 /// How many batches of a partition may be out at a time.
@@ -124,13 +121,12 @@ impl Queue {
         inner.slots.values_mut().for_each(|slot| slot.lane.rebatch(batching));
     }
 
-    /// Starts a partition. What is left of an earlier assignment of it is forgotten without an answer.
-    pub fn assign(&self, partition: &Arc<Partition>) {
+    /// Starts a partition; what is before `from` is not sent to this comet. What is left of an earlier assignment of it
+    /// is forgotten without an answer.
+    pub fn assign(&self, partition: &Arc<Partition>, from: u64) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
-        let lane = Lane::new(*self.batching.lock());
-        let slot =
-            Slot { partition: partition.clone(), lane, claimed: false, poked: false, flights: VecDeque::new(), out: 0 };
+        let slot = Slot::new(partition.clone(), *self.batching.lock(), from);
         inner.slots.insert(partition.number, slot);
         inner.unclaimed = true;
         drop(inner);
@@ -166,17 +162,25 @@ impl Queue {
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
             (State::Open, Some(slot)) => slot,
-            // Not for a partition that was taken from us meanwhile: its ledger counts for nobody.
-            (state, _) => {
-                let reason = if state == State::LetGo { "let_go" } else { "revoked" };
+            (State::LetGo, Some(slot)) => {
+                slot.told.miss(offset);
                 drop(inner);
-                self.metrics.drop_records(reason, 1);
+                self.metrics.drop_records("let_go", 1);
+                partition.answer(std::iter::once(offset));
+                return true;
+            }
+            // Not for a partition that was taken from us meanwhile: its ledger counts for nobody.
+            (_, None) => {
+                drop(inner);
+                self.metrics.drop_records("revoked", 1);
                 partition.answer(std::iter::once(offset));
                 return true;
             }
         };
         let size = item.size();
         slot.lane.push(item, now);
+        // What waited for a comet before it was known comes now.
+        slot.told.settled = slot.told.settled.min(offset);
         *bytes += size;
         *items += 1;
         waiting_since.get_or_insert(now);
@@ -209,22 +213,13 @@ impl Queue {
             if !slot.claimed || slot.partition.is_fenced() || (way == Way::Calls && slot.out > 0) {
                 continue;
             }
-            let items = match slot.flights.get(slot.out) {
-                Some(again) => {
-                    self.metrics.retries.inc();
-                    again.clone()
-                }
-                None => {
-                    let Some(items) = slot.lane.take(now) else {
-                        timers.extend(slot.lane.due().map(|due| (due, number)));
-                        continue;
-                    };
-                    let items = Arc::new(items);
-                    slot.flights.push_back(items.clone());
-                    items
-                }
+            let Some((items, again)) = slot.next(now) else {
+                timers.extend(slot.lane.due().map(|due| (due, number)));
+                continue;
             };
-            slot.out += 1;
+            if again {
+                self.metrics.retries.inc();
+            }
             let batch = Batch { partition: slot.partition.clone(), items };
             inner.poke(number);
             return Some(batch);
@@ -272,6 +267,8 @@ impl Queue {
         let mut inner = self.inner.lock();
         if inner.state == State::LetGo {
             inner.state = State::Open;
+            // What was dropped is not waited for: it is told of that when it is told anything.
+            inner.slots.values_mut().for_each(|slot| slot.told.answered = slot.told.answered.max(slot.told.missed));
         }
         let numbers: Vec<u32> = inner.slots.keys().copied().collect();
         numbers.into_iter().for_each(|number| inner.poke(number));
@@ -289,6 +286,7 @@ impl Queue {
     /// It was told of these.
     pub fn claimed(&self, partitions: &[Arc<Partition>]) {
         let mut inner = self.inner.lock();
+        inner.must_tell = true;
         for partition in partitions {
             if let Some(slot) = inner.slots.get_mut(&partition.number)
                 && Arc::ptr_eq(&slot.partition, partition)
@@ -303,19 +301,29 @@ impl Queue {
     /// It may have forgotten what it was told.
     pub fn unclaim(&self) {
         let mut inner = self.inner.lock();
-        inner.slots.values_mut().for_each(|slot| slot.claimed = false);
+        inner.slots.values_mut().for_each(|slot| (slot.claimed, slot.told.sent) = (false, None));
         inner.unclaimed = true;
     }
 
     /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
     pub fn check(&self, now: Instant) -> (State, Option<Instant>) {
         let mut inner = self.inner.lock();
-        let until = inner.waiting_since.map(|since| since + self.limits.stall);
+        let since = [inner.waiting_since, inner.telling_since].into_iter().flatten().min();
+        let until = since.map(|since| since + self.limits.stall);
         if until.is_some_and(|until| until <= now) && inner.state == State::Open {
             self.empty(&mut inner, State::LetGo, "stall");
             return (inner.state, None);
         }
         (inner.state, until)
+    }
+
+    /// From now on it is sent things this way.
+    pub fn goes_by(&self, way: Way) {
+        let mut inner = self.inner.lock();
+        inner.is_deaf = way == Way::Calls;
+        if inner.is_deaf {
+            inner.telling_since = None;
+        }
     }
 
     /// The comet is gone: what it is owed is dropped and counted.
@@ -372,11 +380,12 @@ impl Queue {
             slot.poked = false;
             let items = slot.clear();
             dropped += items.len();
+            items.iter().for_each(|item| slot.told.miss(item.push.id.offset));
             slot.partition.answer(items.iter().map(|item| item.push.id.offset));
         }
         self.metrics.drop_records(reason, dropped);
         self.metrics.queue_bytes.dec_by(inner.bytes as i64);
-        (inner.bytes, inner.items, inner.waiting_since) = (0, 0, None);
+        (inner.bytes, inner.items, inner.waiting_since, inner.telling_since) = (0, 0, None, None);
         inner.poked.clear();
         inner.timers.clear();
     }
@@ -413,21 +422,6 @@ impl Inner {
         {
             self.poked.push_back(number);
         }
-    }
-}
-
-impl Slot {
-    /// What was taken and is not answered, then what waits.
-    fn clear(&mut self) -> Vec<Item> {
-        self.out = 0;
-        let mut items: Vec<Item> = self.flights.drain(..).flat_map(|items| items.to_vec()).collect();
-        items.extend(self.lane.drain());
-        items
-    }
-
-    /// As [`Self::clear`], for good.
-    fn everything(mut self) -> Vec<Item> {
-        self.clear()
     }
 }
 
