@@ -33,6 +33,8 @@ pub enum Close {
     Limit,
     /// Logic asked for it.
     Kicked,
+    /// This server was not sent something that may have been for it.
+    Missed,
     /// This server is leaving.
     Drain,
     /// The task of this connection panicked.
@@ -41,7 +43,7 @@ pub enum Close {
 
 impl Close {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Gone,
         Self::Io,
         Self::Handshake,
@@ -56,6 +58,7 @@ impl Close {
         Self::RateLimited,
         Self::Limit,
         Self::Kicked,
+        Self::Missed,
         Self::Drain,
         Self::Panic,
     ];
@@ -77,6 +80,7 @@ impl Close {
             Self::RateLimited => "rate_limited",
             Self::Limit => "limit",
             Self::Kicked => "kicked",
+            Self::Missed => "missed",
             Self::Drain => "drain",
             Self::Panic => "panic",
         }
@@ -95,6 +99,7 @@ impl Close {
             Self::Slow => Some(("too much waits for this connection: read faster", Some(1000))),
             Self::RateLimited => Some(("too many packets or bytes a second: send less", Some(1000))),
             Self::Limit => Some(("too many connections", Some(1000))),
+            Self::Missed => Some(("messages for this connection may be lost: connect again", Some(1000))),
             Self::Drain => Some(("this server is leaving: connect to another", None)),
             Self::Panic => Some(("this connection failed inside the server", Some(1000))),
             Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => None,
@@ -107,7 +112,7 @@ impl Close {
             Self::BadFrame(code) => code,
             Self::BadPacket => 1002,
             Self::AuthTimeout | Self::AuthRefused | Self::Replaced | Self::Kicked => 1008,
-            Self::Slow | Self::RateLimited | Self::Limit | Self::LogicAway => 1013,
+            Self::Slow | Self::RateLimited | Self::Limit | Self::LogicAway | Self::Missed => 1013,
             Self::Drain => 1012,
             Self::Panic => 1011,
             Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => 1000,

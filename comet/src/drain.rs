@@ -102,7 +102,7 @@ async fn drain(shared: &Arc<Shared>, gate: &mut Gate, stop: bool) {
     let flushed = Instant::now() + settings.flush;
     while Instant::now() < flushed {
         tokio::time::sleep(LATE.min(flushed - Instant::now())).await;
-        close(shared, list(shared).await);
+        close(shared, list(shared).await, Close::Drain);
     }
     shared.metrics.drain_seconds.observe(began.elapsed().as_secs_f64());
 }
@@ -125,14 +125,14 @@ async fn clients(shared: &Arc<Shared>) {
         let share = (began.elapsed() + STEP).as_secs_f64() / over.as_secs_f64();
         let keep = total - ((total as f64 * share.min(1.0)).ceil() as usize).min(total);
         let now = left.split_off(keep.min(left.len()));
-        close(shared, now);
+        close(shared, now, Close::Drain);
         shared.metrics.draining.set(left.len() as i64);
         tokio::time::sleep(STEP).await;
     }
     shared.metrics.draining.set(0);
     let deadline = Instant::now() + LAST;
     while shared.is_busy() && Instant::now() < deadline {
-        close(shared, list(shared).await);
+        close(shared, list(shared).await, Close::Drain);
         tokio::time::sleep(STEP).await;
     }
 }
@@ -142,7 +142,7 @@ async fn stay_empty(shared: &Arc<Shared>) {
     loop {
         tokio::time::sleep(LATE).await;
         if shared.connections() > 0 {
-            close(shared, list(shared).await);
+            close(shared, list(shared).await, Close::Drain);
         }
     }
 }
@@ -165,12 +165,13 @@ async fn list(shared: &Shared) -> Vec<(usize, Entry)> {
     all
 }
 
-fn close(shared: &Shared, clients: Vec<(usize, Entry)>) {
+/// Has shards close these clients.
+pub(crate) fn close(shared: &Shared, clients: Vec<(usize, Entry)>, reason: Close) {
     let mut by_shard = vec![Vec::new(); shared.shards.len()];
     clients.into_iter().for_each(|(shard, entry)| by_shard[shard].push(entry));
     for (shard, entries) in shared.shards.iter().zip(by_shard) {
         if !entries.is_empty() {
-            shard.send(Command::Close(entries, Close::Drain));
+            shard.send(Command::Close(entries, reason));
         }
     }
 }

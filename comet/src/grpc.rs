@@ -1,7 +1,11 @@
-//! What job asks: goim's `Comet` service on goim's path, and `Delivery` beside it.
+//! What job asks: goim's `Comet` service on goim's path, and `Delivery` beside it, whose [`stream`] carries the same
+//! calls without a round trip for each.
 //!
 //! An answer means this comet's memory holds the push and every shard has it in a fan-out round; walking the
 //! connections may go on. So whoever pushes slows down to what the sockets take, instead of messages being dropped.
+
+mod missed;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,14 +17,19 @@ use proto::comet::{
     RoomsReply, RoomsReq,
 };
 use proto::delivery::delivery_server::{Delivery, DeliveryServer};
-use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Mark, Marks, Up};
+use proto::envelope::GapRange;
 use proto::protocol::Proto;
 use proto::{Key, Packet, grpc};
-use tokio::sync::oneshot;
-use tonic::{Request, Response, Status, async_trait};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::message::{Push, Variant};
+use crate::owners::{Heard, Owners};
 use crate::probe::Probe;
+use crate::repeats::Sender;
 use crate::shard::{Command, Handle, Order, Target, merged};
 use crate::shared::Shared;
 
@@ -29,72 +38,156 @@ use crate::shared::Shared;
 pub struct Service {
     shared: Arc<Shared>,
     probe: Probe,
-    claims: Arc<Mutex<Claims>>,
+    owners: Arc<Mutex<Owners>>,
+    ending: CancellationToken,
 }
 
-/// Who owns which partition: the highest generation that claimed it or sent for it.
+/// A push that was handed to shards. Dropping it does not take it back.
 #[derive(Debug, Default)]
-struct Claims {
-    owners: HashMap<(String, u32, u32), i32>,
-}
+struct Pending(Vec<oneshot::Receiver<Vec<Key>>>);
 
-impl Claims {
-    /// Notes the claim unless a later generation has it.
-    fn claim(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> bool {
-        let owner = self.owners.entry((group.to_owned(), epoch, partition)).or_insert(generation);
-        *owner = generation.max(*owner);
-        *owner == generation
+impl Pending {
+    /// Waits until every shard has it in a round. Returns the keys that were not there.
+    async fn taken(self) -> Result<Vec<Key>, Status> {
+        let mut missing = Vec::new();
+        for answer in self.0 {
+            missing.extend(answer.await.map_err(|_| Status::unavailable("this comet is ending"))?);
+        }
+        Ok(missing)
     }
 }
 
 impl Service {
-    /// Serves this comet.
-    pub fn new(shared: Arc<Shared>, probe: Probe) -> Self {
-        Self { shared, probe, claims: Arc::default() }
+    /// Serves this comet; streams end when it does.
+    pub fn new(shared: Arc<Shared>, probe: Probe, ending: CancellationToken) -> Self {
+        Self { shared, probe, owners: Arc::default(), ending }
     }
 
     /// The routes, with goim's limits.
     pub fn routes(self) -> tonic::service::Routes {
         let comet = CometServer::new(self.clone()).max_decoding_message_size(grpc::MAX_MESSAGE);
-        tonic::service::Routes::new(comet).add_service(DeliveryServer::new(self))
+        let delivery = DeliveryServer::new(self).max_decoding_message_size(grpc::MAX_MESSAGE);
+        tonic::service::Routes::new(comet).add_service(delivery)
     }
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Arc<str>, Status> {
+    fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Sender, Status> {
         let Some(owner) = owner else {
-            return Ok("".into());
+            return Ok(Sender { group: "".into(), floor: None });
         };
-        let mut claims = self.claims.lock();
+        let sender = Sender { group: owner.group.as_str().into(), floor: owner.floor };
+        let mut owners = self.owners.lock();
         for id in ids {
-            if !claims.claim(&owner.group, id.epoch, id.partition, owner.generation) {
+            if !owners.claim(&owner.group, id.epoch, id.partition, owner.generation) {
                 return Err(Status::failed_precondition("fenced"));
             }
+            if !sender.may_send(id.offset) {
+                let Id { partition, offset, .. } = id;
+                let text = format!("record {offset} of partition {partition} is too far above its floor");
+                return Err(Status::out_of_range(text));
+            }
         }
-        Ok(owner.group.as_str().into())
+        Ok(sender)
     }
 
-    /// Hands a push to these shards and waits until each has it in a round. Returns the keys that were not there.
-    async fn deliver(
-        &self,
-        push: Push,
-        targets: impl IntoIterator<Item = (&Handle, Target)>,
-        group: Arc<str>,
-    ) -> Result<Vec<Key>, Status> {
+    /// Hands a push to these shards, once there is room for it in their inboxes.
+    async fn hand(&self, push: Push, targets: impl IntoIterator<Item = (&Handle, Target)>, sender: Sender) -> Pending {
         let push = Arc::new(push);
         let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
         let mut answers = Vec::new();
         // No waiting in between: every shard hears of pushes in the same order.
         for (shard, target) in targets {
             let (taken, answer) = oneshot::channel();
-            let (push, group, budget) = (push.clone(), group.clone(), budget.clone());
-            shard.send(Command::Push(Order { push, target, group, budget, taken }));
+            let (push, sender, budget) = (push.clone(), sender.clone(), budget.clone());
+            shard.send(Command::Push(Order { push, target, sender, budget, taken }));
             answers.push(answer);
         }
-        let mut missing = Vec::new();
-        for answer in answers {
-            missing.extend(answer.await.map_err(|_| Status::unavailable("this comet is ending"))?);
+        Pending(answers)
+    }
+
+    async fn hand_keys(&self, request: PushMsgReq, trace: Option<&str>) -> Result<Pending, Status> {
+        let span = runtime::trace::push_span("comet push", trace);
+        let PushMsgReq { keys, proto, proto_op, ids, owner } = request;
+        let (Some(proto), false) = (proto, keys.is_empty()) else {
+            return Err(Status::unknown("rpc pushmsg arg error"));
+        };
+        self.shared.metrics.push("key");
+        let sender = self.admit(&ids, owner.as_ref())?;
+        if keys.iter().any(|key| self.probe.is(key)) {
+            self.probe.came_back();
+            return Ok(Pending::default());
         }
-        Ok(missing)
+        let mut homes: Vec<Vec<Key>> = vec![Vec::new(); self.shared.shards.len()];
+        for key in keys {
+            let key = Key::from(key);
+            homes[self.shared.home(&key)].push(key);
+        }
+        let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
+        let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
+        Ok(self.hand(Push::new("", packet(proto), &ids, span), targets, sender).await)
+    }
+
+    async fn hand_all(&self, request: BroadcastReq, trace: Option<&str>) -> Result<Pending, Status> {
+        let span = runtime::trace::push_span("comet broadcast", trace);
+        let BroadcastReq { proto_op, proto, speed, ids, owner } = request;
+        let Some(proto) = proto else {
+            return Err(Status::unknown("rpc broadcast arg error"));
+        };
+        self.shared.metrics.push("all");
+        let sender = self.admit(&ids, owner.as_ref())?;
+        let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
+        Ok(self.hand(Push::new("", packet(proto), &ids, span), targets, sender).await)
+    }
+
+    async fn hand_room(&self, request: BroadcastRoomReq, trace: Option<&str>) -> Result<Pending, Status> {
+        let span = runtime::trace::push_span("comet room", trace);
+        let BroadcastRoomReq { room_id, proto, ids, owner } = request;
+        let (Some(proto), false) = (proto, room_id.is_empty()) else {
+            return Err(Status::unknown("rpc broadcast  room arg error"));
+        };
+        self.shared.metrics.push("room");
+        let sender = self.admit(&ids, owner.as_ref())?;
+        let targets = self.shared.shards.iter().map(|shard| (shard, Target::Room));
+        Ok(self.hand(Push::new(&room_id, packet(proto), &ids, span), targets, sender).await)
+    }
+
+    fn hear_kick(&self, KickReq { keys, created_ms, .. }: KickReq) {
+        for key in keys.into_iter().map(Key::from) {
+            self.shared.shards[self.shared.home(&key)].send(Command::Kick(key, created_ms));
+        }
+    }
+
+    /// Notes a claim; returns the partitions that a later generation has.
+    fn hear_claim(&self, ClaimReq { group, epoch, partitions, generation }: ClaimReq) -> Vec<u32> {
+        let mut owners = self.owners.lock();
+        partitions.into_iter().filter(|partition| !owners.claim(&group, epoch, *partition, generation)).collect()
+    }
+
+    /// Takes what the owner vouches for, and tells clients what it does not. Returns the partitions that a later
+    /// generation has.
+    fn hear_marks(&self, Marks { group, epoch, generation, marks }: Marks) -> Vec<u32> {
+        let (mut fenced, mut floors, mut ranges) = (vec![], vec![], vec![]);
+        let mut owners = self.owners.lock();
+        for Mark { partition, from, through, floor } in marks {
+            match owners.hear(&group, epoch, partition, generation, from..through) {
+                Heard::Fenced => fenced.push(partition),
+                Heard::Whole => floors.push((partition, floor)),
+                Heard::Missed(missed) => {
+                    // Were it sent all the same, it would come after what is later.
+                    floors.push((partition, floor.max(from)));
+                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+                }
+            }
+        }
+        drop(owners);
+        if !ranges.is_empty() {
+            missed::tell(&self.shared, ranges);
+        }
+        let (group, floors): (Arc<str>, Arc<[(u32, u64)]>) = (group.into(), floors.into());
+        for shard in &self.shared.shards {
+            shard.send(Command::Settle { group: group.clone(), epoch, floors: floors.clone() });
+        }
+        fenced
     }
 
     /// Splits a speed over the shards by their connections, so that all are done at the same time.
@@ -109,11 +202,6 @@ impl Service {
     }
 }
 
-/// The span of a traced call, or none.
-fn span<T>(request: &Request<T>, name: &'static str) -> tracing::Span {
-    runtime::trace::push_span(name, grpc::traceparent(request))
-}
-
 fn packet(proto: Proto) -> Packet {
     Packet { ver: proto.ver as i16, op: proto.op, seq: proto.seq, body: proto.body }
 }
@@ -121,52 +209,20 @@ fn packet(proto: Proto) -> Packet {
 #[async_trait]
 impl Comet for Service {
     async fn push_msg(&self, request: Request<PushMsgReq>) -> Result<Response<PushMsgReply>, Status> {
-        let span = span(&request, "comet push");
-        let PushMsgReq { keys, proto, proto_op, ids, owner } = request.into_inner();
-        let (Some(proto), false) = (proto, keys.is_empty()) else {
-            return Err(Status::unknown("rpc pushmsg arg error"));
-        };
-        self.shared.metrics.push("key");
-        let group = self.admit(&ids, owner.as_ref())?;
-        if keys.iter().any(|key| self.probe.is(key)) {
-            self.probe.came_back();
-            return Ok(Response::new(PushMsgReply::default()));
-        }
-        let mut homes: Vec<Vec<Key>> = vec![Vec::new(); self.shared.shards.len()];
-        for key in keys {
-            let key = Key::from(key);
-            homes[self.shared.home(&key)].push(key);
-        }
-        let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
-        let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
-        let missing = self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
-        let not_here = missing.iter().map(Key::to_string).collect();
-        Ok(Response::new(PushMsgReply { not_here }))
+        let trace = grpc::traceparent(&request).map(str::to_owned);
+        let missing = self.hand_keys(request.into_inner(), trace.as_deref()).await?.taken().await?;
+        Ok(Response::new(PushMsgReply { not_here: missing.iter().map(Key::to_string).collect() }))
     }
 
     async fn broadcast(&self, request: Request<BroadcastReq>) -> Result<Response<BroadcastReply>, Status> {
-        let span = span(&request, "comet broadcast");
-        let BroadcastReq { proto_op, proto, speed, ids, owner } = request.into_inner();
-        let Some(proto) = proto else {
-            return Err(Status::unknown("rpc broadcast arg error"));
-        };
-        self.shared.metrics.push("all");
-        let group = self.admit(&ids, owner.as_ref())?;
-        let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
-        self.deliver(Push::new("", packet(proto), &ids, span), targets, group).await?;
+        let trace = grpc::traceparent(&request).map(str::to_owned);
+        self.hand_all(request.into_inner(), trace.as_deref()).await?.taken().await?;
         Ok(Response::new(BroadcastReply {}))
     }
 
     async fn broadcast_room(&self, request: Request<BroadcastRoomReq>) -> Result<Response<BroadcastRoomReply>, Status> {
-        let span = span(&request, "comet room");
-        let BroadcastRoomReq { room_id, proto, ids, owner } = request.into_inner();
-        let (Some(proto), false) = (proto, room_id.is_empty()) else {
-            return Err(Status::unknown("rpc broadcast  room arg error"));
-        };
-        self.shared.metrics.push("room");
-        let group = self.admit(&ids, owner.as_ref())?;
-        let targets = self.shared.shards.iter().map(|shard| (shard, Target::Room));
-        self.deliver(Push::new(&room_id, packet(proto), &ids, span), targets, group).await?;
+        let trace = grpc::traceparent(&request).map(str::to_owned);
+        self.hand_room(request.into_inner(), trace.as_deref()).await?.taken().await?;
         Ok(Response::new(BroadcastRoomReply {}))
     }
 
@@ -184,19 +240,20 @@ impl Delivery for Service {
     }
 
     async fn claim(&self, request: Request<ClaimReq>) -> Result<Response<ClaimReply>, Status> {
-        let ClaimReq { group, epoch, partitions, generation } = request.into_inner();
-        let mut claims = self.claims.lock();
-        let fenced =
-            partitions.into_iter().filter(|partition| !claims.claim(&group, epoch, *partition, generation)).collect();
-        Ok(Response::new(ClaimReply { fenced }))
+        Ok(Response::new(ClaimReply { fenced: self.hear_claim(request.into_inner()) }))
     }
 
     async fn kick(&self, request: Request<KickReq>) -> Result<Response<KickReply>, Status> {
-        let KickReq { keys, created_ms, .. } = request.into_inner();
-        for key in keys.into_iter().map(Key::from) {
-            self.shared.shards[self.shared.home(&key)].send(Command::Kick(key, created_ms));
-        }
+        self.hear_kick(request.into_inner());
         Ok(Response::new(KickReply {}))
+    }
+
+    type DeliverStream = ReceiverStream<Result<Up, Status>>;
+
+    async fn deliver(&self, request: Request<Streaming<Down>>) -> Result<Response<Self::DeliverStream>, Status> {
+        let (answers, up) = mpsc::channel(16);
+        tokio::spawn(stream::serve(self.clone(), request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(up)))
     }
 }
 

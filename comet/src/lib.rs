@@ -21,6 +21,7 @@ pub mod message;
 pub mod metrics;
 mod online;
 pub mod outbound;
+pub mod owners;
 mod pace;
 mod probe;
 pub mod repeats;
@@ -78,7 +79,7 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     gate.open(&shared)?;
     let serving = CancellationToken::new();
     let grpc = tokio::net::TcpListener::from_std(grpc).context("the gRPC port")?;
-    let service = grpc::Service::new(shared.clone(), probe.clone());
+    let service = grpc::Service::new(shared.clone(), probe.clone(), serving.clone());
     let server = tokio::spawn(
         proto::grpc::server()
             .add_routes(service.routes())

@@ -38,6 +38,8 @@ pub struct Metrics {
     pushes: Family<Kind, Counter>,
     delivered: Counter,
     dropped: Family<Reason, Counter>,
+    /// Times that records were missed because this comet had been let go.
+    pub holes: Counter,
     /// Bytes that wait for slow sockets.
     pub queue_bytes: Gauge,
     /// Rooms with somebody in them, per shard added up.
@@ -67,6 +69,7 @@ impl Metrics {
             pushes: Family::default(),
             delivered: Counter::default(),
             dropped: Family::default(),
+            holes: Counter::default(),
             queue_bytes: Gauge::default(),
             rooms: Gauge::default(),
             received: Counter::default(),
@@ -90,6 +93,7 @@ impl Metrics {
             registry.register("pushes", "Pushes taken from job, by kind", all.pushes);
             registry.register("delivered", "Messages handed to sockets or their queues", all.delivered);
             registry.register("dropped", "Messages not delivered, by reason", all.dropped);
+            registry.register("holes", "Times that this comet was not sent records and told its clients", all.holes);
             registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
             registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
             registry.register("received", "Packets read from clients", all.received);

@@ -2,6 +2,8 @@
 //!
 //! Everything in here is touched by that thread alone. Others send commands through the inbox.
 
+mod deliver;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
+use proto::envelope::Gap;
 use proto::{Key, Mid, RoomId};
 use slab::Slab;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -22,7 +25,7 @@ use crate::fanout::Round;
 use crate::listen::{self, Sockets};
 use crate::message::Push;
 use crate::pace;
-use crate::repeats::Repeats;
+use crate::repeats::{Repeats, Sender};
 use crate::session::{self, Newcomer};
 use crate::shared::Shared;
 use crate::wheel::{Entry, TICK, Wheel};
@@ -49,6 +52,17 @@ pub enum Command {
     List(oneshot::Sender<Vec<Entry>>),
     /// Close these connections, those of them that are still here.
     Close(Vec<Entry>, Close),
+    /// Every comet has answered what is below these offsets of a group's partitions.
+    Settle {
+        /// The consumer group.
+        group: Arc<str>,
+        /// The topic's epoch.
+        epoch: u32,
+        /// Partition and floor.
+        floors: Arc<[(u32, u64)]>,
+    },
+    /// Tell clients with capabilities of this gap; who are the others?
+    Missed(Arc<Gap>, oneshot::Sender<Vec<Entry>>),
 }
 
 /// A push and whom it is for.
@@ -58,8 +72,8 @@ pub struct Order {
     pub push: Arc<Push>,
     /// To whom.
     pub target: Target,
-    /// The consumer group that sent it, for the repeat filter.
-    pub group: Arc<str>,
+    /// Who sent it, for the repeat filter.
+    pub sender: Sender,
     /// Room in the inboxes, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
     /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
@@ -203,6 +217,9 @@ impl Shard {
                 let ends = matches!(command, Command::Adopt(_));
                 match command {
                     Command::Push(order) => budgets.extend(self.take(order, &mut repeats, &mut round)),
+                    Command::Settle { group, epoch, floors } => {
+                        floors.iter().for_each(|(partition, floor)| repeats.settle(&group, epoch, *partition, *floor));
+                    }
                     other => self.obey(other),
                 }
                 next = if ends || round.is_full() { None } else { inbox.try_recv().ok() };
@@ -246,85 +263,9 @@ impl Shard {
         self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
     }
 
-    fn take(&self, order: Order, repeats: &mut Repeats, round: &mut Round) -> Option<Arc<OwnedSemaphorePermit>> {
-        let Order { push, target, group, budget, taken } = order;
-        let (missing, budget) = match target {
-            Target::Keys(keys, op) => (self.keys(&push, keys, op, &group, repeats, round), Some(budget)),
-            target => (Vec::new(), self.everyone(&push, target, &group, budget, repeats, round)),
-        };
-        // Whoever asked may have given up by now; the push is on its way all the same.
-        let _asker_gone = taken.send(missing);
-        budget
-    }
-
-    /// Takes a push for a room or for all, less what was here before.
-    fn everyone(
-        &self,
-        push: &Arc<Push>,
-        target: Target,
-        group: &Arc<str>,
-        budget: Arc<OwnedSemaphorePermit>,
-        repeats: &mut Repeats,
-        round: &mut Round,
-    ) -> Option<Arc<OwnedSemaphorePermit>> {
-        let Some(new) = push.filtered(|part| repeats.first(group, part.id)) else {
-            self.shared.metrics.dropped("repeat", push.messages() as u64);
-            return None;
-        };
-        self.shared.metrics.dropped("repeat", (push.messages() - new.messages()) as u64);
-        match target {
-            Target::Room => round.room(&self.bucket, new),
-            Target::All(op) => round.all(&self.bucket, new, op),
-            Target::Paced(op, per_second) => {
-                let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op));
-                let members = members.map(|channel| Rc::downgrade(&channel)).collect();
-                self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
-                return None;
-            }
-            Target::Keys(..) => unreachable!("keys are pushed to one by one"),
-        }
-        Some(budget)
-    }
-
-    fn keys(
-        &self,
-        push: &Arc<Push>,
-        keys: Vec<Key>,
-        op: i32,
-        group: &Arc<str>,
-        repeats: &mut Repeats,
-        round: &mut Round,
-    ) -> Vec<Key> {
-        let mut missing: Vec<Key> = Vec::new();
-        for (index, part) in push.parts().iter().enumerate() {
-            let alone = match push.messages() {
-                1 => push.clone(),
-                _ => {
-                    let mut at = 0..;
-                    push.filtered(|_| at.next() == Some(index)).expect("one part is kept")
-                }
-            };
-            let here = |key: &Key| match self.bucket.get(key).filter(|channel| channel.closing().is_none()) {
-                Some(channel) => {
-                    if channel.accepts(op) {
-                        round.one(&channel, alone.clone());
-                    }
-                    true
-                }
-                None => false,
-            };
-            for key in repeats.deliver(group, part.id, &keys, here) {
-                if !missing.contains(key) {
-                    missing.push(key.clone());
-                }
-            }
-        }
-        missing
-    }
-
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Push(_) => unreachable!("pushes go into the round"),
+            Command::Push(_) | Command::Settle { .. } => unreachable!("they go through the repeat filter"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
             Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
             Command::Kick(key, before) => {
@@ -341,6 +282,8 @@ impl Shard {
                 let connections = self.connections.borrow();
                 drop(answer.send(connections.iter().map(|(index, channel)| (index, channel.serial)).collect()));
             }
+            // Whoever asked is gone only when this comet is ending.
+            Command::Missed(gap, others) => drop(others.send(self.missed(&gap))),
             Command::Close(entries, reason) => {
                 entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
             }

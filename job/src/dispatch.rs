@@ -1,6 +1,8 @@
 //! From the queue to the comets: decodes each record, notes in the ledger who is owed it, hands it to their queues,
 //! and commits what everybody has answered.
 
+mod ours;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use proto::log::{Record, now_ms};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::ours::Ours;
 use crate::consumer::{Assignment, Event, Revocation, Source};
 use crate::fleet::{Fleet, View};
 use crate::ledger::Ledger;
@@ -23,6 +26,8 @@ const REVOKE: Duration = Duration::from_millis(500);
 const SATURATED: Duration = Duration::from_millis(5);
 /// After so many bytes it is looked again whether they are.
 const CHECK: usize = 64 * 1024;
+/// How often comets are told what they were sent.
+const TELL: Duration = Duration::from_millis(250);
 /// How often offsets are committed.
 pub const COMMIT: Duration = Duration::from_secs(1);
 
@@ -49,14 +54,6 @@ impl Lag {
     pub fn get(&self) -> Option<u64> {
         *self.0.lock()
     }
-}
-
-/// One partition that is ours.
-struct Ours {
-    partition: Arc<Partition>,
-    /// Records beyond the ledger's window; while there are any the partition is paused.
-    held: VecDeque<Record>,
-    committed: u64,
 }
 
 impl Dispatcher {
@@ -93,9 +90,11 @@ impl Dispatcher {
         tokio::pin!(stop);
         let mut tick = tokio::time::interval(COMMIT);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tell = tokio::time::interval(TELL);
+        tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = None;
         loop {
-            if self.stopping && self.ours.values().all(Ours::is_done) {
+            if self.stopping && self.ours.values().all(|ours| ours.is_done(&self.fleet)) {
                 break;
             }
             let progress = self.progress.clone();
@@ -104,6 +103,7 @@ impl Dispatcher {
                 () = tokio::time::sleep(SATURATED), if !self.inbox.is_empty() => self.dispatch(),
                 () = progress.notified() => self.progressed(),
                 _ = tick.tick() => self.commit(),
+                _ = tell.tick() => self.fleet.tell(Instant::now()),
                 () = &mut stop, if !self.stopping => {
                     self.stopping = true;
                     self.ours.keys().for_each(|number| self.fleet.flush(*number));
@@ -115,7 +115,7 @@ impl Dispatcher {
                 }
             }
         }
-        let offsets = self.ours.values().filter_map(Ours::to_commit).collect();
+        let offsets = self.ours.values().filter_map(|ours| ours.to_commit(&self.fleet)).collect();
         self.source.close(offsets).await
     }
 
@@ -189,7 +189,8 @@ impl Dispatcher {
             revocation.partitions.iter().filter_map(|partition| self.ours.remove(partition)).collect();
         if !revocation.lost {
             leaving.iter().for_each(|ours| self.fleet.flush(ours.partition.number));
-            while !leaving.iter().all(Ours::is_done) {
+            while !leaving.iter().all(|ours| ours.is_done(&self.fleet)) {
+                self.fleet.tell(Instant::now());
                 let progress = self.progress.clone();
                 tokio::select! {
                     () = progress.notified() => self.progressed(),
@@ -202,12 +203,16 @@ impl Dispatcher {
             self.fleet.revoke(&ours.partition);
             self.metrics.lag.remove(&PartitionLabel { partition: ours.partition.number });
         }
-        let offsets = if revocation.lost { vec![] } else { leaving.iter().filter_map(Ours::to_commit).collect() };
+        let offsets = if revocation.lost {
+            vec![]
+        } else {
+            leaving.iter().filter_map(|ours| ours.to_commit(&self.fleet)).collect()
+        };
         // A source that gave up waiting has nothing more to commit with.
         drop(revocation.done.send(offsets));
     }
 
-    fn take(&mut self, record: Record, view: &View, now: Instant, now_ms: u64) {
+    fn take(&mut self, record: Record, view: &Arc<View>, now: Instant, now_ms: u64) {
         let Some(ours) = self.ours.get_mut(&record.partition) else {
             return;
         };
@@ -261,7 +266,7 @@ impl Dispatcher {
     }
 
     /// Owes a record to the comets it is for.
-    fn deliver(&self, partition: &Arc<Partition>, record: &Record, view: &View, now: Instant, now_ms: u64) {
+    fn deliver(&self, partition: &Arc<Partition>, record: &Record, view: &Arc<View>, now: Instant, now_ms: u64) {
         let owe = |comets: usize| partition.ledger.lock().open(record.offset, comets as u32);
         let push = match Push::decode(record, partition.epoch, now) {
             Ok(push) => push,
@@ -314,6 +319,7 @@ impl Dispatcher {
                         partition.answer(std::iter::once(record.offset));
                     }
                 }
+                self.fleet.given(view, partition, record.offset);
             }
         }
     }
@@ -325,7 +331,7 @@ impl Dispatcher {
         let offsets: Vec<(u32, u64)> = self
             .ours
             .values()
-            .filter_map(|ours| ours.to_commit().filter(|(_, offset)| *offset != ours.committed))
+            .filter_map(|ours| ours.to_commit(&self.fleet).filter(|(_, offset)| *offset != ours.committed))
             .collect();
         if !offsets.is_empty() {
             self.source.commit(&offsets);
@@ -346,18 +352,6 @@ impl Dispatcher {
         let mut known = self.lag.0.lock();
         // Who has no partition any more owes nothing; who never had one does not know.
         *known = total.or(known.map(|_| 0));
-    }
-}
-
-impl Ours {
-    /// Whether everything that was handed to comets was answered.
-    fn is_done(&self) -> bool {
-        self.partition.is_fenced() || self.partition.ledger.lock().is_settled()
-    }
-
-    fn to_commit(&self) -> Option<(u32, u64)> {
-        let offset = self.partition.ledger.lock().committed();
-        (!self.partition.is_fenced()).then_some((self.partition.number, offset))
     }
 }
 

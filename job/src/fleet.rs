@@ -231,7 +231,8 @@ impl Fleet {
     pub fn assign(&self, partition: &Arc<Partition>) {
         let mut inner = self.inner.lock();
         inner.assigned.insert(partition.number, partition.clone());
-        inner.seats.iter().for_each(|seat| seat.queue.assign(partition));
+        let from = partition.ledger.lock().next();
+        inner.seats.iter().for_each(|seat| seat.queue.assign(partition, from));
     }
 
     /// Ends a partition at every comet.
@@ -239,6 +240,25 @@ impl Fleet {
         let mut inner = self.inner.lock();
         inner.assigned.remove(&partition.number);
         inner.seats.iter().for_each(|seat| seat.queue.revoke(partition));
+    }
+
+    /// Has every comet told what it was sent, if there is news.
+    pub fn tell(&self, now: Instant) {
+        self.view().comets.iter().for_each(|seat| seat.queue.tell(now));
+    }
+
+    /// Up to where every comet knows that it was sent everything.
+    pub fn knows(&self, partition: u32) -> Option<u64> {
+        self.view().comets.iter().filter_map(|seat| seat.queue.knows(partition)).min()
+    }
+
+    /// A record for everybody was handed to the comets of this view: whoever has come since was not given it.
+    pub fn given(&self, view: &Arc<View>, partition: &Arc<Partition>, offset: u64) {
+        let current = self.view();
+        if !Arc::ptr_eq(&current, view) {
+            let is_new = |seat: &&Arc<Seat>| !view.comets.iter().any(|other| Arc::ptr_eq(seat, other));
+            current.comets.iter().filter(is_new).for_each(|seat| seat.queue.miss(partition, offset));
+        }
     }
 
     /// Lets no room of this partition gather any longer.
@@ -334,7 +354,8 @@ impl Fleet {
     fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {
         let link = Link { name, address: None, client: None, version: 0, listed: false, up: false };
         let queue = Queue::new(*self.limits.lock(), self.metrics.clone());
-        inner.assigned.values().for_each(|partition| queue.assign(partition));
+        // What was read before is not sent to it.
+        inner.assigned.values().for_each(|partition| queue.assign(partition, partition.ledger.lock().next()));
         let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
         inner.seats.push(seat.clone());
         tokio::spawn(driver::drive(self.clone(), seat.clone(), self.metrics.clone()));

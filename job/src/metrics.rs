@@ -38,11 +38,11 @@ pub struct Metrics {
     pub queue_to_job: Histogram,
     /// From job having a push to a comet's answer.
     pub job_to_comet: Histogram,
-    /// Packets in one call.
+    /// Packets in one batch.
     pub batch: Histogram,
-    /// Calls answered, whatever the answer.
+    /// Batches answered, whatever the answer.
     pub calls: Counter,
-    /// Calls that are made again.
+    /// Batches that are sent again.
     pub retries: Counter,
     /// Records dropped for one comet or for good, by reason.
     pub dropped: Family<Reason, Counter>,
@@ -88,9 +88,9 @@ impl Metrics {
             to.register("records", "Records taken from the queue", this.records.clone());
             to.register("queue_seconds", "From logic taking a push to job having it", this.queue_to_job.clone());
             to.register("comet_ack_seconds", "From job having a push to a comet's answer", this.job_to_comet.clone());
-            to.register("batch_packets", "Packets in one call", this.batch.clone());
-            to.register("calls", "Calls that a comet answered", this.calls.clone());
-            to.register("retries", "Calls made again", this.retries.clone());
+            to.register("batch_packets", "Packets in one batch", this.batch.clone());
+            to.register("calls", "Batches that a comet answered", this.calls.clone());
+            to.register("retries", "Batches sent again", this.retries.clone());
             to.register("dropped", "Records dropped for a comet", this.dropped.clone());
             to.register("undeliverable", "Keys or records that could not be delivered", this.undeliverable.clone());
             to.register("lag_records", "Records not committed yet", this.lag.clone());

@@ -211,7 +211,7 @@ async fn an_owner_of_an_older_generation_is_fenced() {
     assert!(claim(vec![3, 4], 5).await.is_empty());
     assert!(claim(vec![4], 6).await.is_empty());
     assert_eq!(claim(vec![3, 4], 5).await, [4]);
-    let owner = |group: &str, generation| Some(Owner { group: group.into(), generation });
+    let owner = |group: &str, generation| Some(Owner { group: group.into(), generation, floor: None });
     let push = |owner, offset| BroadcastRoomReq {
         room_id: "r".into(),
         proto: Some(raw(&[&format!("{offset}")])),

@@ -15,4 +15,5 @@ mod pushes;
 mod random;
 mod sessions;
 mod slow;
+mod stream;
 mod tls;

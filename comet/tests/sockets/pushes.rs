@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proto::comet::{BroadcastReq, BroadcastRoomReq};
+use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner};
 
 use crate::support::*;
 
@@ -146,5 +146,29 @@ async fn a_slow_broadcast_holds_up_no_other_push_and_nobody_that_leaves() {
         assert!(got.windows(3).any(|window| window == b"now"), "{got:?}");
     }
     assert!(began.elapsed() < Duration::from_secs(20), "their sockets closed at once");
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_floor_that_job_tells_decides_what_is_a_repeat_and_what_is_too_far_ahead() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
+    let mut job = comet.job();
+    let mut push = async |offset: u64, floor: u64| {
+        let owner = Some(Owner { group: "g".into(), generation: 1, floor: Some(floor) });
+        let proto = Some(raw(&[&offset.to_string()]));
+        job.broadcast_room(BroadcastRoomReq { room_id: "r".into(), proto, ids: vec![id(offset)], owner }).await
+    };
+    push(70_000, 70_000).await.unwrap();
+    push(69_999, 70_000).await.unwrap();
+    push(70_000, 60_000).await.unwrap();
+    push(70_001, 60_000).await.unwrap();
+    let refused = push(70_000 + 65_536, 70_000).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
+    assert!(refused.message().contains("record 135536 of partition 3"), "{refused}");
+    for expected in ["70000", "70001"] {
+        assert_eq!(client.pushed().await, [(1000, expected.into())]);
+    }
+    client.got_nothing().await;
     comet.stop().await;
 }

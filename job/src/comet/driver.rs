@@ -1,16 +1,18 @@
-//! The task of one comet: finds out who answers, claims our partitions there, sends what is owed with one call open
-//! per partition, tries again while the comet may be let to lag, and picks it up again when it answers later.
+//! The task of one comet: finds out who answers, claims our partitions there, sends what is owed on a stream, or with
+//! one call open per partition to a comet that has none, tries again while the comet may be let to lag, and picks it up
+//! again when it answers later.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use proto::delivery::{ClaimReq, HelloReply};
+use proto::delivery::{ClaimReq, HelloReply, Remark};
 use tokio::time::Instant;
 
-use super::queue::{Batch, State};
-use super::{Call, Comet, CometError};
+use super::pipe::{Pipe, Sent};
+use super::queue::{Batch, State, Way};
+use super::{Call, Comet, CometError, Link, grpc};
 use crate::fleet::{Fleet, Seat};
 use crate::metrics::{Metrics, Reason};
 use crate::push::{Partition, Target};
@@ -18,7 +20,7 @@ use crate::push::{Partition, Target};
 /// The first pause after a failure; doubles up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-/// How often a comet is asked who it is while nothing fails.
+/// How often a comet is asked who it is while nothing fails and nothing comes from it.
 const ASK: Duration = Duration::from_secs(3);
 
 type Open<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,6 +41,8 @@ struct Driver {
     seat: Arc<Seat>,
     metrics: Metrics,
     known: Option<Known>,
+    /// The stream to it; `None` = it is made calls.
+    pipe: Option<Pipe>,
     /// Who it was before it failed.
     last: Option<Known>,
     failures: u32,
@@ -47,7 +51,8 @@ struct Driver {
 
 /// Serves one comet until it is gone.
 pub(crate) async fn drive(fleet: Arc<Fleet>, seat: Arc<Seat>, metrics: Metrics) {
-    let mut driver = Driver { fleet, seat, metrics, known: None, last: None, failures: 0, ask_at: Instant::now() };
+    let ask_at = Instant::now();
+    let mut driver = Driver { fleet, seat, metrics, known: None, pipe: None, last: None, failures: 0, ask_at };
     driver.run().await;
     if driver.known.is_some() {
         driver.metrics.comets.dec();
@@ -87,17 +92,30 @@ impl Driver {
                 }
                 _ => {}
             }
-            let unclaimed = self.seat.queue.unclaimed();
+            let mut unclaimed = self.seat.queue.unclaimed();
+            if let Some(pipe) = &mut self.pipe {
+                for (claim, partitions) in claims(std::mem::take(&mut unclaimed)) {
+                    // What follows on the stream comes after it.
+                    self.seat.queue.claimed(&partitions);
+                    pipe.claim(claim, partitions);
+                }
+                pipe.vouch(self.seat.queue.vouches());
+            }
             let must_ask = now >= self.ask_at || (self.known.is_some() && !unclaimed.is_empty());
             if let Some(client) = client.as_ref().filter(|_| asking.is_none() && must_ask) {
-                asking = Some(Box::pin(ask(client.clone(), unclaimed)));
+                asking = Some(Box::pin(ask(client.clone(), unclaimed, self.pipe.is_some())));
             }
-            if let Some(client) = client.as_ref().filter(|_| self.known.is_some()) {
-                while let Some(batch) = self.seat.queue.next(now) {
-                    calls.push(Box::pin(send(client.clone(), batch, now)));
+            match (&client, &self.known, self.pipe.is_some()) {
+                (Some(_), Some(_), true) => self.stream(now),
+                (Some(client), Some(_), false) => {
+                    while let Some(batch) = self.seat.queue.next(now, Way::Calls) {
+                        calls.push(Box::pin(send(client.clone(), batch, now)));
+                    }
                 }
+                _ => {}
             }
-            let room_at = self.seat.queue.due().filter(|_| self.known.is_some());
+            let may_send = self.known.is_some() && self.pipe.as_ref().is_none_or(Pipe::has_credit);
+            let room_at = self.seat.queue.due().filter(|_| may_send);
             let ask_at = (asking.is_none() && client.is_some()).then_some(self.ask_at);
             let next = [stall_at, room_at, ask_at].into_iter().flatten().min();
             if let Some(next) = next
@@ -108,8 +126,15 @@ impl Driver {
             tokio::select! {
                 () = self.seat.queue.wake.notified() => {}
                 Some((batch, sent, result)) = calls.next(), if !calls.is_empty() => self.called(&batch, sent, result),
+                said = async { self.pipe.as_mut().expect("checked").answers().await }, if self.pipe.is_some() => {
+                    self.said(said);
+                }
                 asked = async { asking.as_mut().expect("checked").await }, if asking.is_some() => {
                     asking = None;
+                    if asked.as_ref().is_ok_and(|answer| answer.link.is_some()) {
+                        // A stream takes over from calls, if there were any.
+                        calls.clear();
+                    }
                     if !self.asked(asked) {
                         return;
                     }
@@ -119,7 +144,51 @@ impl Driver {
         }
     }
 
-    /// A call ended.
+    /// Sends what waits, as far as the comet's credit goes.
+    fn stream(&mut self, now: Instant) {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.has_credit())
+            && let Some(batch) = self.seat.queue.next(now, Way::Stream)
+        {
+            if let Err((batch, error)) = pipe.send(batch, now) {
+                self.called(&batch, now, Err(error));
+            }
+        }
+    }
+
+    /// Something came up the stream.
+    fn said(&mut self, said: Result<Vec<(Sent, Remark)>, CometError>) {
+        let now = Instant::now();
+        let answered = match said {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::debug!(comet = %self.seat, %error, "stream ended");
+                self.metrics.errors.get_or_create(&Reason { reason: "comet" }).inc();
+                self.lost();
+                return self.pause(now);
+            }
+        };
+        self.ask_at = now + ASK;
+        for (sent, remark) in answered {
+            match sent {
+                Sent::Claim(partitions) => {
+                    let fenced = partitions.iter().filter(|partition| remark.fenced.contains(&partition.number));
+                    fenced.for_each(|partition| partition.fence());
+                }
+                Sent::Marks(vouches) => {
+                    for vouch in vouches {
+                        match remark.fenced.contains(&vouch.partition.number) {
+                            true => vouch.partition.fence(),
+                            false => self.seat.queue.told(&vouch),
+                        }
+                    }
+                }
+                Sent::Batch(batch, at) if remark.code == 0 => self.called(&batch, at, Ok(remark.not_here)),
+                Sent::Batch(batch, at) => self.called(&batch, at, Err(grpc::said(remark.code, remark.text))),
+            }
+        }
+    }
+
+    /// A call ended, or a frame was answered.
     fn called(&mut self, batch: &Batch, sent: Instant, result: Result<Vec<String>, CometError>) {
         let now = Instant::now();
         match result {
@@ -169,7 +238,7 @@ impl Driver {
     fn asked(&mut self, asked: Asked) -> bool {
         let now = Instant::now();
         match asked {
-            Ok((known, claimed, fenced)) => {
+            Ok(Answer { known, link, claimed, fenced }) => {
                 self.ask_at = now + ASK;
                 match &known {
                     Known::Ours(hello) => {
@@ -188,8 +257,16 @@ impl Driver {
                 if self.last.as_ref().is_some_and(|last| *last != known) {
                     // What is owed is sent on: connections made to it meanwhile may be among those it is for.
                     tracing::info!(comet = %self.seat, "comet was started again");
+                    self.lost();
                     self.seat.queue.unclaim();
                     self.ask_at = now;
+                }
+                // The next answer may bring a stream.
+                self.seat.queue.goes_by(if link.is_some() || self.pipe.is_some() { Way::Stream } else { Way::Calls });
+                if let Some(link) = link {
+                    self.pipe = Some(Pipe::new(link));
+                    self.seat.queue.unclaim();
+                    self.seat.queue.all_away();
                 }
                 self.last = Some(known.clone());
                 self.seat.queue.claimed(&claimed);
@@ -217,6 +294,9 @@ impl Driver {
 
     /// It must say who it is before it is sent anything more.
     fn lost(&mut self) {
+        if self.pipe.take().is_some() {
+            self.seat.queue.all_away();
+        }
         if self.known.take().is_some() {
             self.metrics.comets.dec();
         }
@@ -230,35 +310,61 @@ impl Driver {
     }
 }
 
-/// Who answered, what it was told of, and what of it somebody else owns.
-type Asked = Result<(Known, Vec<Arc<Partition>>, Vec<Arc<Partition>>), CometError>;
+/// Who answered.
+struct Answer {
+    known: Known,
+    /// A stream to it, if it has one and there is none yet.
+    link: Option<Link>,
+    /// What it was told of by a call, and what of it somebody else owns.
+    claimed: Vec<Arc<Partition>>,
+    fenced: Vec<Arc<Partition>>,
+}
 
-/// Asks who it is and claims these partitions there.
-async fn ask(client: Arc<dyn Comet>, mut partitions: Vec<Arc<Partition>>) -> Asked {
-    let hello = match client.hello().await {
-        Ok(hello) => hello,
-        Err(CometError::Unimplemented) => return Ok((Known::Go, partitions, vec![])),
+type Asked = Result<Answer, CometError>;
+
+/// Asks who it is and opens a stream there, or claims these partitions when it has none.
+async fn ask(client: Arc<dyn Comet>, partitions: Vec<Arc<Partition>>, has_stream: bool) -> Asked {
+    let (mut claimed, mut fenced, mut link) = (vec![], vec![], None);
+    let known = match client.hello().await {
+        Ok(hello) => Known::Ours(hello),
+        Err(CometError::Unimplemented) => {
+            return Ok(Answer { known: Known::Go, link, claimed: partitions, fenced });
+        }
         Err(error) => return Err(error),
     };
-    partitions.sort_by_key(|partition| (partition.epoch, partition.generation, partition.number));
-    let mut fenced = Vec::new();
-    for same in partitions.chunk_by(|a, b| (a.epoch, a.generation) == (b.epoch, b.generation)) {
-        let claim = ClaimReq {
-            group: same[0].group.to_string(),
-            epoch: same[0].epoch,
-            partitions: same.iter().map(|partition| partition.number).collect(),
-            generation: same[0].generation,
+    if !has_stream {
+        link = match client.deliver().await {
+            Ok(link) => Some(link),
+            Err(CometError::Unimplemented) => {
+                for (claim, same) in claims(partitions) {
+                    let reply = client.claim(claim).await?;
+                    fenced.extend(same.iter().filter(|partition| reply.fenced.contains(&partition.number)).cloned());
+                    claimed.extend(same);
+                }
+                None
+            }
+            Err(error) => return Err(error),
         };
-        let reply = client.claim(claim).await?;
-        fenced.extend(same.iter().filter(|partition| reply.fenced.contains(&partition.number)).cloned());
     }
-    Ok((Known::Ours(hello), partitions, fenced))
+    Ok(Answer { known, link, claimed, fenced })
+}
+
+/// The claims of these partitions: one for each epoch and generation.
+fn claims(mut partitions: Vec<Arc<Partition>>) -> Vec<(ClaimReq, Vec<Arc<Partition>>)> {
+    partitions.sort_by_key(|partition| (partition.epoch, partition.generation, partition.number));
+    let same = partitions.chunk_by(|a, b| (a.epoch, a.generation) == (b.epoch, b.generation));
+    let claim = |same: &[Arc<Partition>]| ClaimReq {
+        group: same[0].group.to_string(),
+        epoch: same[0].epoch,
+        partitions: same.iter().map(|partition| partition.number).collect(),
+        generation: same[0].generation,
+    };
+    same.map(|same| (claim(same), same.to_vec())).collect()
 }
 
 async fn send(client: Arc<dyn Comet>, batch: Batch, now: Instant) -> Called {
     let call = Call::of(&batch.items, &batch.partition);
-    let trace = batch.items.iter().find_map(|item| item.push.trace.as_ref()).map(|(_, parent)| parent.as_str());
-    let result = client.send(call, trace).await;
+    let result = client.send(call, batch.trace()).await;
     (batch, now, result)
 }
 

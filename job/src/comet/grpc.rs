@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use proto::comet::comet_client::CometClient;
 use proto::delivery::delivery_client::DeliveryClient;
 use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq};
 use proto::grpc::traced;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::{Call, Comet, CometError};
+use super::{Call, Comet, CometError, Link};
 
 /// How long one call may take. goim's job waits for ever, so that one hung comet stops delivery to all.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -34,7 +37,7 @@ impl GrpcComet {
             comet: CometClient::new(channel.clone())
                 .max_decoding_message_size(proto::grpc::MAX_MESSAGE)
                 .max_encoding_message_size(proto::grpc::MAX_MESSAGE),
-            delivery: DeliveryClient::new(channel),
+            delivery: DeliveryClient::new(channel).max_encoding_message_size(proto::grpc::MAX_MESSAGE),
         })
     }
 }
@@ -43,6 +46,16 @@ impl GrpcComet {
 impl Comet for GrpcComet {
     async fn hello(&self) -> Result<HelloReply, CometError> {
         within(self.delivery.clone().hello(HelloReq {})).await
+    }
+
+    async fn deliver(&self) -> Result<Link, CometError> {
+        let (down, frames) = mpsc::unbounded_channel();
+        let mut delivery = self.delivery.clone();
+        let mut up = within(delivery.deliver(UnboundedReceiverStream::new(frames))).await?;
+        let first = tokio::time::timeout(DEADLINE, up.message()).await;
+        let first = first.map_err(|_| CometError::Away(format!("no credit within {DEADLINE:?}")))?;
+        let welcome = first.map_err(error)?.ok_or_else(|| CometError::Away("the stream ended at once".to_owned()))?;
+        Ok(Link { credit: welcome.credit, down, up: Box::pin(up.map_err(error)) })
     }
 
     async fn claim(&self, claim: ClaimReq) -> Result<ClaimReply, CometError> {
@@ -70,6 +83,11 @@ async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> R
         Ok(answer) => answer.map(Response::into_inner).map_err(error),
         Err(_) => Err(CometError::Away(format!("no answer within {DEADLINE:?}"))),
     }
+}
+
+/// What a comet that streams said of one frame.
+pub(super) fn said(code: i32, text: String) -> CometError {
+    error(Status::new(Code::from_i32(code), text))
 }
 
 /// A Go comet's own errors are `Unknown` with a text; they are final, as in goim.

@@ -6,10 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::comet::Owner;
-use proto::delivery::{ClaimReply, ClaimReq, HelloReply};
-use tokio::sync::watch;
+use proto::delivery::down::Frame;
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Mark, Marks, Remark, Up};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
 
-use super::{Call, Comet, CometError};
+use super::{Call, Comet, CometError, Link};
+
+/// Bytes of frames that may be sent ahead of the answers.
+const CREDIT: u64 = 4 << 20;
 
 /// How it behaves from now on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +41,7 @@ pub struct MemoryComet {
 struct Shared {
     /// Server id; `None` = a Go comet, which cannot be asked.
     server: Option<String>,
+    streams: bool,
     incarnation: Mutex<u64>,
     mood: watch::Sender<Mood>,
     calls: watch::Sender<Vec<Call>>,
@@ -42,6 +49,8 @@ struct Shared {
     claims: Mutex<HashMap<(String, u32), i32>>,
     /// Keys that are here; every key when empty.
     keys: Mutex<Vec<String>>,
+    /// What was vouched for.
+    marks: Mutex<Vec<Mark>>,
     busy: Mutex<HashMap<u32, usize>>,
     /// The most calls of one partition that were open at once.
     most: Mutex<usize>,
@@ -50,22 +59,29 @@ struct Shared {
 impl MemoryComet {
     /// One of ours.
     pub fn new(server: &str) -> Self {
-        Self::make(Some(server.to_owned()))
+        Self::make(Some(server.to_owned()), true)
+    }
+
+    /// One of ours from before there was a stream.
+    pub fn older(server: &str) -> Self {
+        Self::make(Some(server.to_owned()), false)
     }
 
     /// One of goim's: it knows goim's calls only.
     pub fn go() -> Self {
-        Self::make(None)
+        Self::make(None, false)
     }
 
-    fn make(server: Option<String>) -> Self {
+    fn make(server: Option<String>, streams: bool) -> Self {
         let shared = Shared {
             server,
+            streams,
             incarnation: Mutex::new(1),
             mood: watch::Sender::default(),
             calls: watch::Sender::default(),
             claims: Mutex::default(),
             keys: Mutex::default(),
+            marks: Mutex::default(),
             busy: Mutex::default(),
             most: Mutex::default(),
         };
@@ -93,6 +109,11 @@ impl MemoryComet {
         self.shared.calls.borrow().clone()
     }
 
+    /// What was vouched for on its streams, in order.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.shared.marks.lock().clone()
+    }
+
     /// Follows the calls it took.
     pub fn watch(&self) -> watch::Receiver<Vec<Call>> {
         self.shared.calls.subscribe()
@@ -113,6 +134,64 @@ impl MemoryComet {
         match mood {
             Ok(Mood::Away) | Err(_) => Err(CometError::Away("connection refused".into())),
             Ok(_) => Ok(()),
+        }
+    }
+
+    /// Takes one frame of a stream.
+    async fn take(&self, Down { traceparent, frame }: Down) -> Result<Remark, CometError> {
+        let call = match frame.ok_or(CometError::Unimplemented)? {
+            Frame::Claim(claim) => {
+                return self.claim(claim).await.map(|reply| Remark { fenced: reply.fenced, ..Remark::default() });
+            }
+            Frame::Marks(Marks { group, epoch: _, generation, marks }) => {
+                self.answers().await?;
+                let owner = Owner { group, generation, floor: None };
+                let mut fenced = vec![];
+                for mark in marks {
+                    match self.check(Some(&owner), mark.partition) {
+                        Ok(()) => self.shared.marks.lock().push(mark),
+                        Err(_) => fenced.push(mark.partition),
+                    }
+                }
+                return Ok(Remark { fenced, ..Remark::default() });
+            }
+            Frame::Keys(request) => Call::Push(request),
+            Frame::Room(request) => Call::Room(request),
+            Frame::All(request) => Call::Broadcast(request),
+            Frame::Kick(request) => Call::Kick(request),
+        };
+        let trace = (!traceparent.is_empty()).then_some(traceparent.as_str());
+        let refused = |code: Code, text: String| Remark { code: code as i32, text, ..Remark::default() };
+        match self.send(call, trace).await {
+            Ok(not_here) => Ok(Remark { not_here, ..Remark::default() }),
+            Err(CometError::Fenced) => Ok(refused(Code::FailedPrecondition, "fenced".to_owned())),
+            Err(CometError::Refused { text, .. }) => Ok(refused(Code::Unknown, text)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn answer(
+        self,
+        mut frames: mpsc::UnboundedReceiver<Down>,
+        up: mpsc::UnboundedSender<Result<Up, CometError>>,
+    ) {
+        let mut taken = 0;
+        while let Some(frame) = frames.recv().await {
+            let remark = tokio::select! {
+                // Who is not listened to any more takes nothing more.
+                biased;
+                () = up.closed() => return,
+                remark = self.take(frame) => remark,
+            };
+            taken += 1;
+            let answer = remark.map(|remark| {
+                let is_plain = remark == Remark::default();
+                let remarks = if is_plain { vec![] } else { vec![Remark { frame: taken, ..remark }] };
+                Up { taken, credit: 0, remarks }
+            });
+            if up.send(answer).is_err() {
+                return;
+            }
         }
     }
 
@@ -138,12 +217,23 @@ impl Comet for MemoryComet {
         Ok(HelloReply { server, incarnation: *self.shared.incarnation.lock() })
     }
 
+    async fn deliver(&self) -> Result<Link, CometError> {
+        self.answers().await?;
+        if !self.shared.streams {
+            return Err(CometError::Unimplemented);
+        }
+        let (down, frames) = mpsc::unbounded_channel();
+        let (answers, up) = mpsc::unbounded_channel();
+        tokio::spawn(self.clone().answer(frames, answers));
+        Ok(Link { credit: CREDIT, down, up: Box::pin(UnboundedReceiverStream::new(up)) })
+    }
+
     async fn claim(&self, claim: ClaimReq) -> Result<ClaimReply, CometError> {
         self.answers().await?;
         if self.shared.server.is_none() {
             return Err(CometError::Unimplemented);
         }
-        let owner = Owner { group: claim.group, generation: claim.generation };
+        let owner = Owner { group: claim.group, generation: claim.generation, floor: None };
         let fenced = claim.partitions.into_iter().filter(|partition| self.check(Some(&owner), *partition).is_err());
         Ok(ClaimReply { fenced: fenced.collect() })
     }

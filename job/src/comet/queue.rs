@@ -1,9 +1,12 @@
-//! What is owed to one comet: a lane per assigned partition, bounded in bytes and in time.
+//! What is owed to one comet: per assigned partition a lane of what waits and the batches that are out, bounded in
+//! bytes and in time.
 //!
 //! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
 mod pace;
+mod slot;
+mod told;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,10 +16,12 @@ pub use pace::Pace;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+pub use told::Vouch;
 
+use self::slot::Slot;
 use crate::metrics::Metrics;
 use crate::push::Partition;
-use crate::room::{Batching, Item, Lane};
+use crate::room::{Batching, Item};
 
 /// A comet that owes an answer for so long is silent.
 const SILENT: Duration = Duration::from_millis(500);
@@ -44,13 +49,20 @@ pub enum State {
     Closed,
 }
 
-/// One call's worth of one partition.
+/// One call's or frame's worth of one partition.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Where it comes from.
     pub partition: Arc<Partition>,
     /// What it carries, never empty.
     pub items: Arc<Vec<Item>>,
+}
+
+impl Batch {
+    /// The trace of its first record that has one.
+    pub fn trace(&self) -> Option<&str> {
+        self.items.iter().find_map(|item| item.push.trace.as_ref()).map(|(_, parent)| parent.as_str())
+    }
 }
 
 /// The queue of one comet.
@@ -79,21 +91,21 @@ struct Inner {
     unclaimed: bool,
     /// Since when it is owed something without having answered.
     waiting_since: Option<Instant>,
+    /// It is made calls and cannot be told what it was sent.
+    is_deaf: bool,
+    /// It may have to be told something.
+    must_tell: bool,
+    /// Since when it has not answered what it was or is to be told.
+    telling_since: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    partition: Arc<Partition>,
-    lane: Lane,
-    claimed: bool,
-    flight: Option<Flight>,
-}
-
-#[derive(Debug)]
-struct Flight {
-    items: Arc<Vec<Item>>,
-    /// The call failed and is to be made again.
-    again: bool,
+/// How many batches of a partition may be out at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One: calls overtake one another.
+    Calls,
+    /// Any number: a stream keeps their order.
+    Stream,
 }
 
 impl Queue {
@@ -109,12 +121,12 @@ impl Queue {
         inner.slots.values_mut().for_each(|slot| slot.lane.rebatch(batching));
     }
 
-    /// Starts a partition. What is left of an earlier assignment of it is forgotten without an answer.
-    pub fn assign(&self, partition: &Arc<Partition>) {
+    /// Starts a partition; what is before `from` is not sent to this comet. What is left of an earlier assignment of it
+    /// is forgotten without an answer.
+    pub fn assign(&self, partition: &Arc<Partition>, from: u64) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
-        let lane = Lane::new(*self.batching.lock());
-        let slot = Slot { partition: partition.clone(), lane, claimed: false, flight: None };
+        let slot = Slot::new(partition.clone(), *self.batching.lock(), from);
         inner.slots.insert(partition.number, slot);
         inner.unclaimed = true;
         drop(inner);
@@ -134,8 +146,8 @@ impl Queue {
         let mut inner = self.inner.lock();
         if let Some(slot) = inner.slots.get_mut(&partition) {
             slot.lane.flush();
-            inner.poked.push_back(partition);
         }
+        inner.poke(partition);
         drop(inner);
         self.wake.notify_one();
     }
@@ -145,30 +157,37 @@ impl Queue {
     pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
         let offset = item.push.id.offset;
         let mut inner = self.inner.lock();
-        let Inner { state, slots, poked, bytes, items, waiting_since, .. } = &mut *inner;
+        let Inner { state, slots, bytes, items, waiting_since, .. } = &mut *inner;
         let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
             (State::Open, Some(slot)) => slot,
-            // Not for a partition that was taken from us meanwhile: its ledger counts for nobody.
-            (state, _) => {
-                let reason = if state == State::LetGo { "let_go" } else { "revoked" };
+            (State::LetGo, Some(slot)) => {
+                slot.told.miss(offset);
                 drop(inner);
-                self.metrics.drop_records(reason, 1);
+                self.metrics.drop_records("let_go", 1);
+                partition.answer(std::iter::once(offset));
+                return true;
+            }
+            // Not for a partition that was taken from us meanwhile: its ledger counts for nobody.
+            (_, None) => {
+                drop(inner);
+                self.metrics.drop_records("revoked", 1);
                 partition.answer(std::iter::once(offset));
                 return true;
             }
         };
         let size = item.size();
         slot.lane.push(item, now);
+        // What waited for a comet before it was known comes now.
+        slot.told.settled = slot.told.settled.min(offset);
         *bytes += size;
         *items += 1;
         waiting_since.get_or_insert(now);
-        if slot.flight.is_none() {
-            poked.push_back(partition.number);
-        }
+        let is_over = *bytes > self.limits.backlog;
+        inner.poke(partition.number);
         self.metrics.queue_bytes.inc_by(size as i64);
-        if *bytes > self.limits.backlog {
+        if is_over {
             self.empty(&mut inner, State::LetGo, "backlog");
         }
         drop(inner);
@@ -176,38 +195,34 @@ impl Queue {
         true
     }
 
-    /// Takes the next call to make; one partition has one call at a time. `None` = nothing before [`Self::due`].
-    pub fn next(&self, now: Instant) -> Option<Batch> {
+    /// Takes the next batch to send, of each partition in turn. `None` = nothing before [`Self::due`].
+    pub fn next(&self, now: Instant, way: Way) -> Option<Batch> {
         let mut inner = self.inner.lock();
-        let Inner { slots, poked, timers, .. } = &mut *inner;
-        while let Some((due, number)) = timers.first().copied()
+        while let Some((due, number)) = inner.timers.first().copied()
             && due <= now
         {
-            timers.pop_first();
-            poked.push_back(number);
+            inner.timers.pop_first();
+            inner.poke(number);
         }
+        let Inner { slots, poked, timers, .. } = &mut *inner;
         while let Some(number) = poked.pop_front() {
-            let Some(slot) = slots.get_mut(&number).filter(|slot| slot.claimed && !slot.partition.is_fenced()) else {
+            let Some(slot) = slots.get_mut(&number) else {
                 continue;
             };
-            let items = match &mut slot.flight {
-                Some(flight) if flight.again => {
-                    flight.again = false;
-                    self.metrics.retries.inc();
-                    flight.items.clone()
-                }
-                Some(_) => continue,
-                None => {
-                    let Some(items) = slot.lane.take(now) else {
-                        timers.extend(slot.lane.due().map(|due| (due, number)));
-                        continue;
-                    };
-                    let items = Arc::new(items);
-                    slot.flight = Some(Flight { items: items.clone(), again: false });
-                    items
-                }
+            slot.poked = false;
+            if !slot.claimed || slot.partition.is_fenced() || (way == Way::Calls && slot.out > 0) {
+                continue;
+            }
+            let Some((items, again)) = slot.next(now) else {
+                timers.extend(slot.lane.due().map(|due| (due, number)));
+                continue;
             };
-            return Some(Batch { partition: slot.partition.clone(), items });
+            if again {
+                self.metrics.retries.inc();
+            }
+            let batch = Batch { partition: slot.partition.clone(), items };
+            inner.poke(number);
+            return Some(batch);
         }
         None
     }
@@ -217,37 +232,34 @@ impl Queue {
         self.inner.lock().timers.first().map(|(due, _)| *due)
     }
 
-    /// The comet answered this call.
+    /// The comet answered this batch.
     pub fn answered(&self, batch: &Batch, now: Instant) {
         let mut inner = self.inner.lock();
-        let Some(slot) = inner.flying(batch) else {
+        let Some((slot, index)) = inner.flying(batch) else {
             return;
         };
-        slot.flight = None;
+        slot.flights.remove(index);
+        slot.out -= usize::from(index < slot.out);
         let size = batch.items.iter().map(Item::size).sum::<usize>();
         inner.bytes -= size;
         inner.items -= batch.items.len();
         inner.waiting_since = (inner.items > 0).then_some(now);
-        inner.poked.push_back(batch.partition.number);
+        inner.poke(batch.partition.number);
         drop(inner);
         self.metrics.queue_bytes.dec_by(size as i64);
         batch.partition.answer(batch.items.iter().map(|item| item.push.id.offset));
     }
 
-    /// The comet did not answer this call: it is made again after [`Self::retry`].
+    /// The comet did not answer this batch: from it on all go out again after [`Self::retry`].
     pub fn away(&self, batch: &Batch) {
-        if let Some(flight) = self.inner.lock().flying(batch).and_then(|slot| slot.flight.as_mut()) {
-            flight.again = true;
+        if let Some((slot, index)) = self.inner.lock().flying(batch) {
+            slot.out = slot.out.min(index);
         }
     }
 
-    /// No call is open any more: all are to be made again.
+    /// Nothing is out any more: all goes out again.
     pub fn all_away(&self) {
-        for slot in self.inner.lock().slots.values_mut() {
-            if let Some(flight) = &mut slot.flight {
-                flight.again = true;
-            }
-        }
+        self.inner.lock().slots.values_mut().for_each(|slot| slot.out = 0);
     }
 
     /// The comet can be called: what failed is made again, and what it was let go with is over.
@@ -255,10 +267,11 @@ impl Queue {
         let mut inner = self.inner.lock();
         if inner.state == State::LetGo {
             inner.state = State::Open;
+            // What was dropped is not waited for: it is told of that when it is told anything.
+            inner.slots.values_mut().for_each(|slot| slot.told.answered = slot.told.answered.max(slot.told.missed));
         }
-        let again = |slot: &Slot| slot.flight.as_ref().is_none_or(|flight| flight.again);
-        let numbers: Vec<u32> = inner.slots.iter().filter(|(_, slot)| again(slot)).map(|(number, _)| *number).collect();
-        inner.poked.extend(numbers);
+        let numbers: Vec<u32> = inner.slots.keys().copied().collect();
+        numbers.into_iter().for_each(|number| inner.poke(number));
     }
 
     /// Assigned partitions that this comet has not been told of.
@@ -273,12 +286,13 @@ impl Queue {
     /// It was told of these.
     pub fn claimed(&self, partitions: &[Arc<Partition>]) {
         let mut inner = self.inner.lock();
+        inner.must_tell = true;
         for partition in partitions {
             if let Some(slot) = inner.slots.get_mut(&partition.number)
                 && Arc::ptr_eq(&slot.partition, partition)
             {
                 slot.claimed = true;
-                inner.poked.push_back(partition.number);
+                inner.poke(partition.number);
             }
         }
         inner.unclaimed = inner.slots.values().any(|slot| !slot.claimed);
@@ -287,19 +301,29 @@ impl Queue {
     /// It may have forgotten what it was told.
     pub fn unclaim(&self) {
         let mut inner = self.inner.lock();
-        inner.slots.values_mut().for_each(|slot| slot.claimed = false);
+        inner.slots.values_mut().for_each(|slot| (slot.claimed, slot.told.sent) = (false, None));
         inner.unclaimed = true;
     }
 
     /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
     pub fn check(&self, now: Instant) -> (State, Option<Instant>) {
         let mut inner = self.inner.lock();
-        let until = inner.waiting_since.map(|since| since + self.limits.stall);
+        let since = [inner.waiting_since, inner.telling_since].into_iter().flatten().min();
+        let until = since.map(|since| since + self.limits.stall);
         if until.is_some_and(|until| until <= now) && inner.state == State::Open {
             self.empty(&mut inner, State::LetGo, "stall");
             return (inner.state, None);
         }
         (inner.state, until)
+    }
+
+    /// From now on it is sent things this way.
+    pub fn goes_by(&self, way: Way) {
+        let mut inner = self.inner.lock();
+        inner.is_deaf = way == Way::Calls;
+        if inner.is_deaf {
+            inner.telling_since = None;
+        }
     }
 
     /// The comet is gone: what it is owed is dropped and counted.
@@ -353,13 +377,15 @@ impl Queue {
         inner.state = state;
         let mut dropped = 0;
         for slot in inner.slots.values_mut() {
+            slot.poked = false;
             let items = slot.clear();
             dropped += items.len();
+            items.iter().for_each(|item| slot.told.miss(item.push.id.offset));
             slot.partition.answer(items.iter().map(|item| item.push.id.offset));
         }
         self.metrics.drop_records(reason, dropped);
         self.metrics.queue_bytes.dec_by(inner.bytes as i64);
-        (inner.bytes, inner.items, inner.waiting_since) = (0, 0, None);
+        (inner.bytes, inner.items, inner.waiting_since, inner.telling_since) = (0, 0, None, None);
         inner.poked.clear();
         inner.timers.clear();
     }
@@ -380,24 +406,22 @@ impl Queue {
 }
 
 impl Inner {
-    /// The slot whose open call this is; none when it was let go or its partition was taken meanwhile.
-    fn flying(&mut self, batch: &Batch) -> Option<&mut Slot> {
+    /// The slot whose batch this is, and where it stands in it; none when the comet was let go or the partition was
+    /// taken meanwhile.
+    fn flying(&mut self, batch: &Batch) -> Option<(&mut Slot, usize)> {
         let slot = self.slots.get_mut(&batch.partition.number)?;
-        slot.flight.as_ref().is_some_and(|flight| Arc::ptr_eq(&flight.items, &batch.items)).then_some(slot)
-    }
-}
-
-impl Slot {
-    /// What its open call carries, then what waits.
-    fn clear(&mut self) -> Vec<Item> {
-        let mut items = self.flight.take().map_or_else(Vec::new, |flight| flight.items.to_vec());
-        items.extend(self.lane.drain());
-        items
+        // Answers come in order, so it is the first or close to it.
+        let index = slot.flights.iter().position(|items| Arc::ptr_eq(items, &batch.items))?;
+        Some((slot, index))
     }
 
-    /// As [`Self::clear`], for good.
-    fn everything(mut self) -> Vec<Item> {
-        self.clear()
+    /// The partition may have something to take.
+    fn poke(&mut self, number: u32) {
+        if let Some(slot) = self.slots.get_mut(&number)
+            && !std::mem::replace(&mut slot.poked, true)
+        {
+            self.poked.push_back(number);
+        }
     }
 }
 

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use proto::comet::comet_server::{Comet as CometService, CometServer};
 use proto::comet::{
     BroadcastReply, BroadcastReq, BroadcastRoomReply, BroadcastRoomReq, Id, Owner, PushMsgReply, PushMsgReq,
     RoomsReply, RoomsReq,
 };
 use proto::delivery::delivery_server::{Delivery, DeliveryServer};
-use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
-use tonic::{Request, Response, Status};
+use proto::delivery::down::Frame;
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Remark, Up};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::grpc::GrpcComet;
 use super::memory::{MemoryComet, Mood};
@@ -72,6 +74,24 @@ impl Delivery for Served {
     async fn kick(&self, request: Request<KickReq>) -> Result<Response<KickReply>, Status> {
         self.take(request, Call::Kick).await.map(|_| Response::new(KickReply {}))
     }
+
+    type DeliverStream = tonic::codegen::BoxStream<Up>;
+
+    async fn deliver(&self, request: Request<Streaming<Down>>) -> Result<Response<Self::DeliverStream>, Status> {
+        let link = self.comet.deliver().await.map_err(status)?;
+        let (mut frames, traces) = (request.into_inner(), self.traces.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = frames.message().await {
+                traces.lock().extend(Some(frame.traceparent.clone()).filter(|trace| !trace.is_empty()));
+                if link.down.send(frame).is_err() {
+                    return;
+                }
+            }
+        });
+        let welcome = Up { credit: link.credit, ..Up::default() };
+        let answers = futures::stream::iter([Ok(welcome)]).chain(link.up.map_err(status));
+        Ok(Response::new(Box::pin(answers)))
+    }
 }
 
 async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
@@ -86,7 +106,7 @@ async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
 }
 
 fn owner(generation: i32) -> Option<Owner> {
-    Some(Owner { group: "g".into(), generation })
+    Some(Owner { group: "g".into(), generation, floor: None })
 }
 
 fn room(offset: u64, generation: i32) -> Call {
@@ -128,6 +148,46 @@ async fn ours(client: &dyn Comet, comet: &MemoryComet) {
     assert!(matches!(client.hello().await, Err(CometError::Away(_))));
 }
 
+/// What every stream of ours must do.
+async fn streams(client: &dyn Comet, comet: &MemoryComet) {
+    let mut link = client.deliver().await.unwrap();
+    assert_eq!(link.credit, 4 << 20);
+    let claim = |generation| {
+        let claim = ClaimReq { group: "g".into(), epoch: 1, partitions: vec![3, 4], generation };
+        Down { frame: Some(Frame::Claim(claim)), ..Down::default() }
+    };
+    comet.holds(&["here"]);
+    let keys = push(&["here", "gone"]);
+    let sent = [claim(5), claim(4), room(1, 5).frame(None), room(1, 4).frame(None), keys.clone().frame(Some("trace"))];
+    sent.into_iter().for_each(|frame| link.down.send(frame).unwrap());
+    let (mut taken, mut remarks) = (0, vec![]);
+    while taken < 5 {
+        let up = link.up.next().await.unwrap().unwrap();
+        taken = up.taken;
+        remarks.extend(up.remarks);
+    }
+    let remark = |frame| Remark { frame, ..Remark::default() };
+    let fenced = Remark { code: Code::FailedPrecondition as i32, text: "fenced".into(), ..remark(4) };
+    assert_eq!(grpc::said(fenced.code, fenced.text.clone()), CometError::Fenced);
+    let expected =
+        [Remark { fenced: vec![3, 4], ..remark(2) }, fenced, Remark { not_here: vec!["gone".into()], ..remark(5) }];
+    assert_eq!(remarks, expected);
+    assert_eq!(comet.calls(), [room(1, 5), keys]);
+    comet.set(Mood::Away);
+    link.down.send(room(2, 5).frame(None)).unwrap();
+    assert!(matches!(link.up.next().await, Some(Err(CometError::Away(_)))));
+}
+
+#[tokio::test]
+async fn a_stream_in_memory_and_over_grpc_takes_frames_in_order_and_says_what_calls_would() {
+    let comet = MemoryComet::new("s1");
+    streams(&comet, &comet).await;
+    let comet = MemoryComet::new("s1");
+    let (address, served) = serve(&comet, false).await;
+    streams(&GrpcComet::new(&address.to_string()).unwrap(), &comet).await;
+    assert_eq!(*served.traces.lock(), ["trace"]);
+}
+
 #[tokio::test]
 async fn a_comet_in_memory_answers_as_one_of_ours() {
     let comet = MemoryComet::new("s1");
@@ -148,6 +208,7 @@ async fn a_go_comet_takes_goims_calls_and_does_not_know_ours() {
     let grpc = GrpcComet::new(&address.to_string()).unwrap();
     for client in [&grpc as &dyn Comet, &comet] {
         assert_eq!(client.hello().await, Err(CometError::Unimplemented));
+        assert_eq!(client.deliver().await.unwrap_err(), CometError::Unimplemented);
         assert_eq!(client.send(Call::Kick(KickReq::default()), None).await, Err(CometError::Unimplemented));
         assert_eq!(client.send(room(1, 1), None).await, Ok(vec![]));
     }

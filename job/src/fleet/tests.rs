@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::comet::Comet as _;
 use crate::comet::memory::{MemoryComet, Mood};
 use crate::rig::{LIMITS, Rig, bodies, until as took};
 
@@ -244,4 +245,109 @@ async fn a_comet_that_was_started_again_is_claimed_again_and_gets_what_is_owed()
     took(&a, 1).await;
     assert_eq!(a.claimed("g", 0), Some(1));
     rig.until_committed(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_without_a_stream_is_made_calls_one_at_a_time() {
+    let older = MemoryComet::older("older");
+    let rig = Rig::start(&[("h:1", &older)]).await;
+    older.set(Mood::Hangs);
+    for n in 0..30 {
+        rig.room(&format!("a://{}", n % 3), &n.to_string());
+    }
+    rig.settle().await;
+    older.set(Mood::Fine);
+    took(&older, 30).await;
+    rig.until_committed(30).await;
+    assert_eq!((older.most_open(), older.claimed("g", 0)), (1, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_is_opened_again_and_what_was_out_on_it_comes_once_more_in_order() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    for n in 0..5 {
+        rig.keys("a", &[&format!("k{n}")], &n.to_string());
+    }
+    rig.settle().await;
+    a.set(Mood::Away);
+    rig.settle().await;
+    rig.keys("a", &["k"], "5");
+    a.set(Mood::Fine);
+    took(&a, 6).await;
+    assert_eq!(bodies(&a), ["0", "1", "2", "3", "4", "5"]);
+    assert!(rig.count("imcluster_job_retries_total") >= 5);
+    rig.until_committed(6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_owner_of_a_partition_ends_what_is_sent_for_it_on_a_stream() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    rig.keys("a", &["k"], "ours");
+    took(&a, 1).await;
+    a.claim(proto::delivery::ClaimReq { group: "g".into(), epoch: 1, partitions: vec![0], generation: 9 })
+        .await
+        .unwrap();
+    rig.keys("a", &["k"], "theirs");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bodies(&a), ["ours"]);
+    assert_eq!(rig.count("imcluster_job_fenced_total"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_that_a_comet_was_not_told_of_although_it_is_owed_nothing() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    b.set(Mood::Hangs);
+    rig.keys("a", &["k"], "m");
+    took(&a, 1).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.committed(), 0);
+    b.set(Mood::Fine);
+    rig.until_committed(1).await;
+    let last = b.marks().pop().unwrap();
+    assert_eq!((last.from, last.through), (0, 1));
+    assert_eq!(rig.count("imcluster_job_comets_let_go_total"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_that_was_let_go_is_told_where_it_goes_on_before_anything_else() {
+    let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
+    rig.room("a://1", "heard");
+    took(&b, 1).await;
+    rig.until_committed(1).await;
+    b.set(Mood::Away);
+    for _ in 0..3 {
+        rig.room("a://1", "lost");
+    }
+    rig.until_committed(4).await;
+    b.set(Mood::Fine);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    rig.room("a://1", "heard again");
+    took(&b, 1).await;
+    rig.until_committed(5).await;
+    assert_eq!(bodies(&b), ["heard", "heard again"]);
+    let froms: Vec<u64> = b.marks().iter().map(|mark| mark.from).collect();
+    let hole = b.marks().windows(2).position(|pair| pair[0].through < pair[1].from).unwrap();
+    assert_eq!((b.marks()[hole].through, b.marks()[hole + 1].from), (1, 4), "{froms:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_that_comes_later_is_vouched_for_from_then_on() {
+    let (a, late) = (MemoryComet::new("a"), MemoryComet::new("late"));
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    for _ in 0..3 {
+        rig.room("a://1", "before");
+    }
+    took(&a, 3).await;
+    rig.list(&[("h:1", &a), ("h:2", &late)]);
+    rig.settle().await;
+    rig.room("a://1", "after");
+    took(&late, 1).await;
+    rig.until_committed(4).await;
+    assert_eq!(bodies(&late), ["after"]);
+    assert!(late.marks().iter().all(|mark| mark.from >= 3), "{:?}", late.marks());
 }

@@ -9,7 +9,7 @@ use tonic::{Code, Response, Status};
 use super::*;
 use crate::delivery::delivery_client::DeliveryClient;
 use crate::delivery::delivery_server::{Delivery, DeliveryServer};
-use crate::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq, KickReply, KickReq};
+use crate::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Up};
 
 /// Notes the traces it sees; answers hello, never a claim.
 #[derive(Clone, Default)]
@@ -30,6 +30,12 @@ impl Delivery for Fake {
 
     async fn kick(&self, _: Request<KickReq>) -> Result<Response<KickReply>, Status> {
         Ok(Response::new(KickReply {}))
+    }
+
+    type DeliverStream = tonic::codegen::BoxStream<Up>;
+
+    async fn deliver(&self, _: Request<tonic::Streaming<Down>>) -> Result<Response<Self::DeliverStream>, Status> {
+        Err(Status::unimplemented("no streams here"))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::rig::LIMITS;
 
 fn queue(partition: &Arc<Partition>) -> Queue {
     let queue = Queue::new(LIMITS, Metrics::default());
-    queue.assign(partition);
+    queue.assign(partition, 0);
     queue.claimed(std::slice::from_ref(partition));
     queue
 }
@@ -27,18 +27,18 @@ fn owe(queue: &Queue, partition: &Arc<Partition>, offset: u64, now: Instant) -> 
 async fn a_partition_has_one_call_open_and_the_next_starts_with_the_oldest() {
     let (first, second) = (partition(0), partition(1));
     let queue = queue(&first);
-    queue.assign(&second);
+    queue.assign(&second, 0);
     queue.claimed(std::slice::from_ref(&second));
     let now = Instant::now();
     owe(&queue, &first, 0, now);
     owe(&queue, &first, 1, now);
     owe(&queue, &second, 0, now);
-    let (a, b) = (queue.next(now).unwrap(), queue.next(now).unwrap());
+    let (a, b) = (queue.next(now, Way::Calls).unwrap(), queue.next(now, Way::Calls).unwrap());
     assert_eq!((a.partition.number, b.partition.number), (0, 1));
-    assert!(queue.next(now).is_none());
+    assert!(queue.next(now, Way::Calls).is_none());
     queue.answered(&a, now);
     assert_eq!(first.ledger.lock().committed(), 1);
-    assert_eq!(queue.next(now).unwrap().items[0].push.id.offset, 1);
+    assert_eq!(queue.next(now, Way::Calls).unwrap().items[0].push.id.offset, 1);
 }
 
 #[tokio::test]
@@ -48,10 +48,10 @@ async fn a_call_without_an_answer_is_made_again_before_anything_later() {
     let now = Instant::now();
     owe(&queue, &partition, 0, now);
     owe(&queue, &partition, 1, now);
-    let call = queue.next(now).unwrap();
+    let call = queue.next(now, Way::Calls).unwrap();
     queue.away(&call);
     queue.retry();
-    assert!(Arc::ptr_eq(&queue.next(now).unwrap().items, &call.items));
+    assert!(Arc::ptr_eq(&queue.next(now, Way::Calls).unwrap().items, &call.items));
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_answer_after_the_comet_was_let_go_counts_once() {
     let queue = queue(&partition);
     let now = Instant::now();
     owe(&queue, &partition, 0, now);
-    let call = queue.next(now).unwrap();
+    let call = queue.next(now, Way::Calls).unwrap();
     assert_eq!(queue.check(now + LIMITS.stall), (State::LetGo, None));
     assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::LetGo)));
     queue.answered(&call, now);
@@ -80,7 +80,7 @@ async fn a_comet_that_answers_now_and_then_is_not_let_go() {
     for _ in 0..5 {
         now += LIMITS.stall - Duration::from_millis(1);
         assert_eq!(queue.check(now).0, State::Open);
-        let call = queue.next(now).unwrap();
+        let call = queue.next(now, Way::Calls).unwrap();
         queue.answered(&call, now);
     }
     assert_eq!(queue.check(now + LIMITS.stall), (State::Open, None));
@@ -92,8 +92,8 @@ async fn what_is_left_of_an_earlier_assignment_is_never_answered_for_a_later_one
     let queue = queue(&earlier);
     let now = Instant::now();
     owe(&queue, &earlier, 0, now);
-    let call = queue.next(now).unwrap();
-    queue.assign(&later);
+    let call = queue.next(now, Way::Calls).unwrap();
+    queue.assign(&later, 0);
     queue.claimed(std::slice::from_ref(&later));
     assert_eq!(queue.size(), (0, 0, State::Open));
     owe(&queue, &later, 0, now);
@@ -111,4 +111,136 @@ async fn a_closed_queue_takes_nothing() {
     queue.close("gone");
     assert_eq!(partition.ledger.lock().committed(), 1);
     assert!(!owe(&queue, &partition, 1, now));
+}
+
+#[tokio::test]
+async fn a_stream_has_many_batches_out_and_what_was_not_answered_goes_out_again_in_its_order() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    for offset in 0..4 {
+        owe(&queue, &partition, offset, now);
+    }
+    let next = || queue.next(now, Way::Stream);
+    let offset = |batch: &Batch| batch.items[0].push.id.offset;
+    let first = next().unwrap();
+    let rest: Vec<u64> = [next(), next()].iter().flatten().map(offset).collect();
+    assert_eq!((offset(&first), rest), (0, vec![1, 2]));
+    queue.answered(&first, now);
+    queue.all_away();
+    queue.retry();
+    owe(&queue, &partition, 4, now);
+    let again: Vec<Batch> = std::iter::from_fn(next).collect();
+    assert_eq!(again.iter().map(offset).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    again.iter().for_each(|batch| queue.answered(batch, now));
+    assert_eq!((partition.ledger.lock().committed(), queue.size()), (5, (0, 0, State::Open)));
+}
+
+#[tokio::test]
+async fn a_stream_serves_partitions_in_turn() {
+    let (first, second) = (partition(0), partition(1));
+    let queue = queue(&first);
+    queue.assign(&second, 0);
+    queue.claimed(std::slice::from_ref(&second));
+    let now = Instant::now();
+    for offset in 0..3 {
+        owe(&queue, &first, offset, now);
+    }
+    owe(&queue, &second, 0, now);
+    let turns = std::iter::from_fn(|| queue.next(now, Way::Stream)).map(|batch| batch.partition.number);
+    assert_eq!(turns.collect::<Vec<_>>(), [0, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_was_out_on_a_stream_goes_out_one_by_one_to_a_comet_that_has_none() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    for offset in 0..3 {
+        owe(&queue, &partition, offset, now);
+        queue.next(now, Way::Stream).unwrap();
+    }
+    queue.all_away();
+    queue.retry();
+    for offset in 0..3 {
+        let call = queue.next(now, Way::Calls).unwrap();
+        assert_eq!(call.items[0].push.id.offset, offset);
+        assert!(queue.next(now, Way::Calls).is_none());
+        queue.answered(&call, now);
+    }
+    assert_eq!(partition.ledger.lock().committed(), 3);
+}
+
+/// What the comet is told: from and through of the partition's only word.
+fn word(queue: &Queue) -> Option<(Vouch, u64, u64)> {
+    let words = queue.vouches();
+    assert!(words.len() <= 1);
+    words.into_iter().next().map(|word| (word.clone(), word.from, word.through))
+}
+
+#[tokio::test]
+async fn a_comet_that_is_owed_nothing_is_told_how_far_everything_was_answered() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    let (first, from, through) = word(&queue).unwrap();
+    assert_eq!((from, through), (0, 0));
+    queue.told(&first);
+    partition.ledger.lock().open(0, 0);
+    queue.tell(now);
+    assert_eq!(queue.knows(0), Some(0));
+    let (second, from, through) = word(&queue).unwrap();
+    assert_eq!((from, through), (0, 1));
+    queue.told(&second);
+    queue.tell(now);
+    assert_eq!((queue.knows(0), word(&queue).is_none()), (Some(1), true));
+    queue.goes_by(Way::Calls);
+    assert_eq!(queue.knows(0), None);
+}
+
+#[tokio::test]
+async fn a_comet_that_does_not_answer_what_it_is_told_is_let_go() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    partition.ledger.lock().open(0, 0);
+    queue.tell(now);
+    assert_eq!(queue.check(now), (State::Open, Some(now + LIMITS.stall)));
+    queue.tell(now + LIMITS.stall / 2);
+    assert_eq!(queue.check(now + LIMITS.stall).0, State::LetGo);
+    assert_eq!(queue.knows(0), None, "it holds up nobody");
+}
+
+#[tokio::test]
+async fn after_a_comet_was_let_go_nobody_vouches_for_what_was_dropped() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    owe(&queue, &partition, 0, now);
+    owe(&queue, &partition, 1, now);
+    let call = queue.next(now, Way::Stream).unwrap();
+    queue.answered(&call, now);
+    assert_eq!(queue.check(now + LIMITS.stall).0, State::LetGo);
+    owe(&queue, &partition, 2, now);
+    queue.unclaim();
+    queue.claimed(std::slice::from_ref(&partition));
+    queue.retry();
+    owe(&queue, &partition, 3, now);
+    let (word, from, through) = word(&queue).unwrap();
+    assert_eq!((from, through, word.floor), (3, 3, 3));
+}
+
+#[tokio::test]
+async fn what_waited_for_a_comet_before_it_was_known_is_not_among_what_is_not_sent() {
+    let partition = partition(0);
+    let (known, phantom) = (Queue::new(LIMITS, Metrics::default()), queue(&partition));
+    let now = Instant::now();
+    for offset in 0..4 {
+        owe(&phantom, &partition, offset, now);
+    }
+    known.assign(&partition, partition.ledger.lock().next());
+    phantom.hand_over(&known, now);
+    known.claimed(std::slice::from_ref(&partition));
+    let (word, from, through) = word(&known).unwrap();
+    assert_eq!((from, through, word.floor), (4, 4, 0));
 }

@@ -1,0 +1,115 @@
+//! How a shard takes pushes into a round, less what it had before, and what it tells when some did not come.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::envelope::Gap;
+use proto::packet::Packet;
+use proto::{Key, op};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Order, Shard, Target};
+use crate::fanout::Round;
+use crate::message::Push;
+use crate::pace;
+use crate::repeats::{Repeats, Sender};
+use crate::wheel::Entry;
+
+impl Shard {
+    /// Takes a push into the round and answers whoever sent it. Returns the budget, if the round is to hold it.
+    pub(super) fn take(
+        &self,
+        order: Order,
+        repeats: &mut Repeats,
+        round: &mut Round,
+    ) -> Option<Arc<OwnedSemaphorePermit>> {
+        let Order { push, target, sender, budget, taken } = order;
+        let (missing, budget) = match target {
+            Target::Keys(keys, op) => (self.keys(&push, keys, op, &sender, repeats, round), Some(budget)),
+            target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
+        };
+        // Whoever asked may have given up by now; the push is on its way all the same.
+        let _asker_gone = taken.send(missing);
+        budget
+    }
+
+    /// Takes a push for a room or for all, less what was here before.
+    fn everyone(
+        &self,
+        push: &Arc<Push>,
+        target: Target,
+        sender: &Sender,
+        budget: Arc<OwnedSemaphorePermit>,
+        repeats: &mut Repeats,
+        round: &mut Round,
+    ) -> Option<Arc<OwnedSemaphorePermit>> {
+        let Some(new) = push.filtered(|part| repeats.first(sender, part.id)) else {
+            self.shared.metrics.dropped("repeat", push.messages() as u64);
+            return None;
+        };
+        self.shared.metrics.dropped("repeat", (push.messages() - new.messages()) as u64);
+        match target {
+            Target::Room => round.room(&self.bucket, new),
+            Target::All(op) => round.all(&self.bucket, new, op),
+            Target::Paced(op, per_second) => {
+                let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op));
+                let members = members.map(|channel| Rc::downgrade(&channel)).collect();
+                self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
+                return None;
+            }
+            Target::Keys(..) => unreachable!("keys are pushed to one by one"),
+        }
+        Some(budget)
+    }
+
+    fn keys(
+        &self,
+        push: &Arc<Push>,
+        keys: Vec<Key>,
+        op: i32,
+        sender: &Sender,
+        repeats: &mut Repeats,
+        round: &mut Round,
+    ) -> Vec<Key> {
+        let mut missing: Vec<Key> = Vec::new();
+        for (index, part) in push.parts().iter().enumerate() {
+            let alone = match push.messages() {
+                1 => push.clone(),
+                _ => {
+                    let mut at = 0..;
+                    push.filtered(|_| at.next() == Some(index)).expect("one part is kept")
+                }
+            };
+            let here = |key: &Key| match self.bucket.get(key).filter(|channel| channel.closing().is_none()) {
+                Some(channel) => {
+                    if channel.accepts(op) {
+                        round.one(&channel, alone.clone());
+                    }
+                    true
+                }
+                None => false,
+            };
+            for key in repeats.deliver(sender, part.id, &keys, here) {
+                if !missing.contains(key) {
+                    missing.push(key.clone());
+                }
+            }
+        }
+        missing
+    }
+
+    /// Tells of a gap whoever can be told; returns the others.
+    pub(super) fn missed(&self, gap: &Gap) -> Vec<Entry> {
+        let body = serde_json::to_vec(gap).expect("a gap is plain data");
+        let packet = Packet::new(op::GAP, 0, body);
+        let mut others = Vec::new();
+        for (index, channel) in self.connections.borrow().iter() {
+            if channel.variant.is_envelope() {
+                channel.reply(&packet);
+            } else {
+                others.push((index, channel.serial));
+            }
+        }
+        others
+    }
+}

@@ -1,0 +1,211 @@
+//! The stream of deliveries that job has to a comet.
+
+use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner, PushMsgReq};
+use proto::delivery::down::Frame;
+use proto::delivery::{ClaimReq, Down, KickReq, Mark, Marks, Remark, Up};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::support::*;
+
+/// A job's end of a stream.
+struct Job {
+    frames: mpsc::UnboundedSender<Down>,
+    up: Streaming<Up>,
+    taken: u64,
+    remarks: Vec<Remark>,
+}
+
+impl Job {
+    async fn open(comet: &Comet) -> Self {
+        let (frames, sent) = mpsc::unbounded_channel();
+        let up = within(comet.delivery().deliver(UnboundedReceiverStream::new(sent))).await.unwrap().into_inner();
+        let mut job = Self { frames, up, taken: 0, remarks: vec![] };
+        let welcome = job.answer().await.unwrap().unwrap();
+        assert_eq!((welcome.taken, welcome.credit), (0, 4 << 20));
+        job
+    }
+
+    fn send(&self, frame: Frame) {
+        self.frames.send(Down { traceparent: String::new(), frame: Some(frame) }).unwrap();
+    }
+
+    fn room(&self, offset: u64, generation: i32) {
+        let owner = Some(Owner { group: "g".into(), generation, floor: Some(0) });
+        let proto = Some(raw(&[&offset.to_string()]));
+        self.send(Frame::Room(BroadcastRoomReq { room_id: "r".into(), proto, ids: vec![id(offset)], owner }));
+    }
+
+    fn claim(&self, generation: i32) {
+        self.send(Frame::Claim(ClaimReq { group: "g".into(), epoch: 7, partitions: vec![3], generation }));
+    }
+
+    fn mark(&self, from: u64, through: u64, generation: i32) {
+        let marks = vec![Mark { partition: 3, from, through, floor: through }];
+        self.send(Frame::Marks(Marks { group: "g".into(), epoch: 7, generation, marks }));
+    }
+
+    async fn answer(&mut self) -> Result<Option<Up>, Status> {
+        within(self.up.message()).await
+    }
+
+    /// Waits until so many frames are taken.
+    async fn taken(&mut self, count: u64) {
+        while self.taken < count {
+            let up = self.answer().await.unwrap().unwrap();
+            assert!(up.taken > self.taken && up.taken <= count, "{up:?}");
+            self.taken = up.taken;
+            self.remarks.extend(up.remarks);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_frames_are_ahead_of_their_answers_and_arrive_once_and_in_order() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
+    let mut job = Job::open(&comet).await;
+    job.claim(1);
+    (0..500).for_each(|offset| job.room(offset, 1));
+    // As after a stream that broke: another one brings the last of them again.
+    let mut again = Job::open(&comet).await;
+    again.claim(1);
+    job.taken(501).await;
+    (400..600).for_each(|offset| again.room(offset, 1));
+    again.taken(201).await;
+    let mut got = Vec::new();
+    while got.len() < 600 {
+        got.extend(client.pushed().await.into_iter().map(|(_, body)| body));
+    }
+    assert_eq!(got, (0..600).map(|offset| offset.to_string()).collect::<Vec<_>>());
+    client.got_nothing().await;
+    assert_eq!((job.remarks, again.remarks), (vec![], vec![]));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_says_of_each_frame_what_a_call_would_have() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, false, r#"{"key":"here","room_id":"r","accepts":[1000]}"#).await;
+    let mut job = Job::open(&comet).await;
+    job.claim(5);
+    job.claim(4);
+    job.room(1, 4);
+    job.room(2, 5);
+    let keys = ["here", "gone"].map(str::to_owned).to_vec();
+    job.send(Frame::Keys(PushMsgReq { keys, proto: Some(raw(&["k"])), proto_op: 1000, ..Default::default() }));
+    job.send(Frame::All(BroadcastReq { proto_op: 1000, proto: Some(raw(&["a"])), ..Default::default() }));
+    job.send(Frame::All(BroadcastReq::default()));
+    job.room(65_536, 5);
+    job.frames.send(Down::default()).unwrap();
+    job.taken(9).await;
+    let remark = |frame| Remark { frame, ..Remark::default() };
+    let refused = |frame, code: Code, text: &str| Remark { code: code as i32, text: text.into(), ..remark(frame) };
+    let expected = [
+        Remark { fenced: vec![3], ..remark(2) },
+        refused(3, Code::FailedPrecondition, "fenced"),
+        Remark { not_here: vec!["gone".into()], ..remark(5) },
+        refused(7, Code::Unknown, "rpc broadcast arg error"),
+        refused(8, Code::OutOfRange, "record 65536 of partition 3 is too far above its floor"),
+        refused(9, Code::Unimplemented, "a frame of a kind that this comet does not know"),
+    ];
+    assert_eq!(job.remarks, expected);
+    // Room, keys and all keep no order among one another.
+    let mut got = [client.pushed().await, client.pushed().await, client.pushed().await].concat();
+    got.sort();
+    assert_eq!(got, ["2", "a", "k"].map(|body| (1000, body.to_owned())));
+    job.send(Frame::Kick(KickReq { keys: vec!["here".into()], ..Default::default() }));
+    job.taken(10).await;
+    client.closes().await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comet_that_ends_ends_its_streams() {
+    let (comet, _) = comet(&[]).await;
+    let mut job = Job::open(&comet).await;
+    job.claim(1);
+    job.taken(1).await;
+    comet.stop().await;
+    assert!(!matches!(job.answer().await, Ok(Some(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_here_while_records_were_missed_is_told_or_closed_and_who_comes_later_is_neither() {
+    let (comet, logic) = comet(&[]).await;
+    let mut caps = Client::tcp(&comet).await;
+    caps.send(&packet(7, 1, r#"{"key":"caps","room_id":"r","caps":["envelope"]}"#)).await;
+    assert_eq!(caps.packet().await.op, 8);
+    let mut tcp = Client::signed_in(&comet, false, r#"{"key":"tcp","room_id":"r"}"#).await;
+    let mut ws = Client::signed_in(&comet, true, r#"{"key":"ws","room_id":"r"}"#).await;
+    let mut job = Job::open(&comet).await;
+    job.mark(100, 100, 1);
+    job.room(100, 1);
+    job.mark(100, 101, 1);
+    job.taken(3).await;
+    assert_eq!(caps.packet().await.op, 25);
+    assert_eq!((tcp.pushed().await, ws.pushed().await), (vec![(1000, "100".into())], vec![(1000, "100".into())]));
+
+    let mut later = Job::open(&comet).await;
+    later.mark(105, 105, 2);
+    later.room(105, 2);
+    later.taken(2).await;
+    let gap = caps.packet().await;
+    let body = r#"{"reason":"missed","dropped":4,"ranges":[{"partition":3,"from":101,"to":104}]}"#;
+    assert_eq!((gap.op, &gap.body[..]), (23, body.as_bytes()));
+    assert_eq!(caps.packet().await.op, 25);
+    tcp.rest().await;
+    assert!(ws.rest().await.ends_with(&[0x88, 2, 0x03, 0xf5]));
+    eventually("logic is told", || disconnected(&logic).len() == 2).await;
+    assert_eq!((comet.closed("missed"), comet.metric("holes_total")), (2.0, 1.0));
+
+    let mut back = Client::signed_in(&comet, true, r#"{"key":"ws","room_id":"r"}"#).await;
+    later.mark(105, 106, 2);
+    // What was missed is missed for good: it would come after what was later.
+    later.room(103, 2);
+    job.mark(101, 107, 1);
+    job.taken(4).await;
+    later.taken(4).await;
+    back.got_nothing().await;
+    assert_eq!(job.remarks, [Remark { frame: 4, fenced: vec![3], ..Remark::default() }]);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_owner_that_begins_where_was_committed_tells_nobody_of_a_gap() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
+    let mut job = Job::open(&comet).await;
+    job.mark(0, 0, 1);
+    (0..5).for_each(|offset| job.room(offset, 1));
+    job.mark(0, 5, 1);
+    job.taken(7).await;
+    let mut later = Job::open(&comet).await;
+    later.mark(3, 3, 2);
+    (3..7).for_each(|offset| later.room(offset, 2));
+    later.mark(3, 7, 2);
+    later.taken(6).await;
+    let mut got = Vec::new();
+    while got.len() < 7 {
+        got.extend(client.pushed().await.into_iter().map(|(_, body)| body));
+    }
+    assert_eq!(got, ["0", "1", "2", "3", "4", "5", "6"]);
+    client.got_nothing().await;
+    assert_eq!(comet.metric("holes_total"), 0.0);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_comet_comes_although_nobody_vouches_for_what_was_before_it_was_known() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
+    let mut job = Job::open(&comet).await;
+    let marks = vec![Mark { partition: 3, from: 9, through: 9, floor: 2 }];
+    job.send(Frame::Marks(Marks { group: "g".into(), epoch: 7, generation: 1, marks }));
+    job.room(4, 1);
+    job.taken(2).await;
+    assert_eq!(client.pushed().await, [(1000, "4".into())]);
+    assert_eq!(comet.metric("holes_total"), 0.0);
+    comet.stop().await;
+}

@@ -1,0 +1,214 @@
+//! A comet with one client after the other, who is in every room and has the key of records for this comet: the real
+//! repeat filter and owners, and a model of what stands between them and the streams. It also judges its clients.
+
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+
+use comet::owners::{Heard, Owners};
+use comet::repeats::{Repeats, Sender};
+use job::push::Target as To;
+use proto::Key;
+use proto::envelope::PushId;
+
+use super::job_model::{EPOCH, Frame, Stream};
+use super::world::{Mutant, Target};
+
+/// What one client saw of the world.
+#[derive(Default)]
+struct Life {
+    /// It was there before this record was pushed. Nobody is let in before job was here: a comet is not ready.
+    began: Option<u64>,
+    is_over: bool,
+    got: Vec<u64>,
+    gaps: Vec<Range<u64>>,
+}
+
+pub struct Comet {
+    index: usize,
+    mutant: Mutant,
+    repeats: Repeats,
+    owners: Owners,
+    highest: Option<u64>,
+    last_generation: i32,
+    lives: Vec<Life>,
+    /// Streams that are broken at the other end, with what was on its way.
+    pub late: VecDeque<Stream>,
+    /// Some job has let this comet go.
+    pub was_let_go: bool,
+    /// Records that were pushed so far.
+    pub pushed: u64,
+    /// Answered but not enqueued yet, by a mutant alone.
+    unqueued: Vec<(Frame, i32)>,
+}
+
+impl Comet {
+    pub fn new(index: usize, mutant: Mutant) -> Self {
+        Self {
+            index,
+            mutant,
+            repeats: Repeats::default(),
+            owners: Owners::default(),
+            highest: None,
+            last_generation: 0,
+            lives: vec![Life::default()],
+            late: VecDeque::new(),
+            was_let_go: false,
+            pushed: 0,
+            unqueued: Vec::new(),
+        }
+    }
+
+    /// The process ends and another one begins; the client comes back.
+    pub fn restart(&mut self) {
+        let mut lives = std::mem::take(&mut self.lives);
+        lives.last_mut().unwrap().is_over = true;
+        lives.push(Life::default());
+        *self = Self { lives, was_let_go: self.was_let_go, pushed: self.pushed, ..Self::new(self.index, self.mutant) };
+    }
+
+    /// Takes the next frame of a stream and answers it.
+    pub fn take(&mut self, stream: &mut Option<Stream>) {
+        let Some(stream) = stream else {
+            return;
+        };
+        let Some(frame) = stream.down.pop_front() else {
+            return;
+        };
+        if self.mutant == Mutant::AnswerEarly && matches!(frame, Frame::Batch { .. }) {
+            stream.up.push_back(false);
+            self.unqueued.push((frame, stream.generation));
+            return;
+        }
+        let fenced = self.obey(frame, stream.generation);
+        stream.up.push_back(fenced);
+    }
+
+    /// Takes the next frame of a stream that nobody listens to any more.
+    pub fn take_late(&mut self) {
+        // Whoever answered before enqueueing loses what it had with the stream.
+        self.unqueued.clear();
+        if let Some(stream) = self.late.front_mut() {
+            let (frame, generation) = (stream.down.pop_front(), stream.generation);
+            match frame {
+                Some(frame) => drop(self.obey(frame, generation)),
+                None => drop(self.late.pop_front()),
+            }
+        }
+    }
+
+    /// What was answered too early is enqueued at last.
+    pub fn flush(&mut self) {
+        for (frame, generation) in std::mem::take(&mut self.unqueued) {
+            self.obey(frame, generation);
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.late.is_empty() && self.unqueued.is_empty()
+    }
+
+    /// Does what a frame says. Returns whether it was fenced.
+    fn obey(&mut self, frame: Frame, generation: i32) -> bool {
+        if !self.owners.claim("g", EPOCH, 0, generation) {
+            return true;
+        }
+        if self.mutant == Mutant::FilterPerOwner
+            && std::mem::replace(&mut self.last_generation, generation) < generation
+        {
+            self.repeats = Repeats::default();
+        }
+        match frame {
+            Frame::Claim => {}
+            Frame::Vouch(vouches) => {
+                let pushed = self.pushed;
+                self.life().began.get_or_insert(pushed);
+                for vouch in vouches {
+                    let mut floor = vouch.floor;
+                    let heard = self.owners.hear("g", EPOCH, 0, generation, vouch.from..vouch.through);
+                    if let Heard::Missed(range) = heard
+                        && self.mutant != Mutant::SilentHole
+                    {
+                        floor = floor.max(vouch.from);
+                        self.life().gaps.push(range);
+                    }
+                    self.repeats.settle(&"g".into(), EPOCH, 0, floor);
+                }
+            }
+            Frame::Batch { batch, floor } => {
+                let sender = Sender { group: "g".into(), floor: Some(floor) };
+                for item in batch.items.iter() {
+                    let id = &item.push.id;
+                    let id = PushId { epoch: id.epoch, partition: id.partition, offset: id.offset };
+                    if self.is_new(&sender, id, &item.push.target) {
+                        self.life().got.push(id.offset);
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn life(&mut self) -> &mut Life {
+        self.lives.last_mut().unwrap()
+    }
+
+    fn is_new(&mut self, sender: &Sender, id: PushId, target: &To) -> bool {
+        match (self.mutant, target) {
+            (Mutant::NoFilter, _) => true,
+            (Mutant::Watermark, _) => {
+                let is_new = self.highest.is_none_or(|highest| highest < id.offset);
+                self.highest = self.highest.max(Some(id.offset));
+                is_new
+            }
+            (_, To::Keys(keys)) => {
+                let keys: Vec<Key> = keys.iter().map(|key| key.as_str().into()).collect();
+                let mut is_new = false;
+                self.repeats.deliver(sender, id, &keys, |_| {
+                    is_new = true;
+                    true
+                });
+                is_new
+            }
+            _ => self.repeats.first(sender, id),
+        }
+    }
+
+    /// Whether every client was given everything once and in order, or was told.
+    pub fn judge(&self, log: &[Target]) -> Result<(), String> {
+        for (number, life) in self.lives.iter().enumerate() {
+            let who = format!("client {number} of comet {}", self.index);
+            let mut once = HashSet::new();
+            if let Some(twice) = life.got.iter().find(|offset| !once.insert(**offset)) {
+                return Err(format!("{who} was given record {twice} twice"));
+            }
+            let mut last: Vec<(Target, u64)> = Vec::new();
+            // What was pushed before it was there is not owed to it: when the comet has restarted, a new owner may send
+            // that once more, after what is later.
+            let began = life.began.unwrap_or(u64::MAX);
+            for offset in life.got.iter().filter(|offset| **offset >= began) {
+                let target = log[*offset as usize];
+                match last.iter_mut().find(|(of, _)| *of == target) {
+                    Some((_, before)) if *before >= *offset => {
+                        return Err(format!("{who} was given record {offset} of {target:?} after {before}"));
+                    }
+                    Some((_, before)) => *before = *offset,
+                    None => last.push((target, *offset)),
+                }
+            }
+            let Some(began) = life.began.filter(|_| !life.is_over) else {
+                continue;
+            };
+            if !life.gaps.is_empty() && !self.was_let_go {
+                return Err(format!("{who} was told of the gaps {:?} although nobody let it go", life.gaps));
+            }
+            for (offset, target) in (0..).zip(log).skip(began as usize) {
+                let is_for_it = !matches!(target, Target::Key(comet) if *comet != self.index);
+                let is_told = life.gaps.iter().any(|gap| gap.contains(&offset));
+                if is_for_it && !is_told && !life.got.contains(&offset) {
+                    return Err(format!("{who} was not given record {offset} and not told"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! What one comet is owed of one partition: what waits, and what was taken and is not answered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::told::Told;
+use crate::push::Partition;
+use crate::room::{Batching, Item, Lane};
+
+/// What is owed of one partition.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) partition: Arc<Partition>,
+    pub(super) lane: Lane,
+    pub(super) claimed: bool,
+    pub(super) told: Told,
+    /// Whether it is among the poked.
+    pub(super) poked: bool,
+    /// What was taken and is not answered, in the order in which it goes out.
+    pub(super) flights: VecDeque<Arc<Vec<Item>>>,
+    /// How many of them are out; the others failed and go out again before anything else.
+    pub(super) out: usize,
+}
+
+impl Slot {
+    /// Nothing is owed yet; what is before `from` is not sent to this comet.
+    pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
+        let (lane, told) = (Lane::new(batching), Told::new(from));
+        Self { partition, lane, claimed: false, told, poked: false, flights: VecDeque::new(), out: 0 }
+    }
+
+    /// The next batch to send, and whether it was out before.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Arc<Vec<Item>>, bool)> {
+        let again = self.out < self.flights.len();
+        if !again {
+            self.flights.push_back(Arc::new(self.lane.take(now)?));
+        }
+        self.out += 1;
+        Some((self.flights[self.out - 1].clone(), again))
+    }
+
+    /// What was taken and is not answered, then what waits.
+    pub(super) fn clear(&mut self) -> Vec<Item> {
+        self.out = 0;
+        let mut items: Vec<Item> = self.flights.drain(..).flat_map(|items| items.to_vec()).collect();
+        items.extend(self.lane.drain());
+        items
+    }
+
+    /// As [`Self::clear`], for good.
+    pub(super) fn everything(mut self) -> Vec<Item> {
+        self.clear()
+    }
+}

@@ -1,0 +1,111 @@
+//! What a comet is told besides what it is sent: up to where it was sent everything that is for it. A comet that knows
+//! finds out by itself when it was let go, also from a job that has never heard of that; so nothing is committed that a
+//! comet which is not let go was not told of.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::slot::Slot;
+use super::{Queue, State};
+use crate::push::Partition;
+
+/// What the comet was told of one partition: that it was sent everything up to there that is for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// It has answered that.
+    pub(super) answered: u64,
+    /// It was sent that on this stream.
+    pub(super) sent: Option<u64>,
+    /// Something before this was dropped although it was for this comet.
+    pub(super) missed: u64,
+    /// Nothing before this is or will be sent to it.
+    pub(super) settled: u64,
+}
+
+/// A word to the comet: everything in `from..through` was sent to it or is not for it.
+#[derive(Clone, Debug)]
+pub struct Vouch {
+    /// Of this partition.
+    pub partition: Arc<Partition>,
+    /// What is before may have been missed.
+    pub from: u64,
+    /// Up to here.
+    pub through: u64,
+    /// What is before was answered by every comet, or is not sent to this one.
+    pub floor: u64,
+}
+
+impl Told {
+    /// Nothing was told yet; what is before `from` is not for the comet, or is not sent to it.
+    pub(super) fn new(from: u64) -> Self {
+        Self { answered: from, sent: None, missed: from, settled: from }
+    }
+
+    /// A record was dropped.
+    pub(super) fn miss(&mut self, offset: u64) {
+        self.missed = self.missed.max(offset + 1);
+        self.settled = self.settled.max(offset + 1);
+    }
+}
+
+impl Queue {
+    /// Looks whether there is something to tell the comet: floors that moved.
+    pub fn tell(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        let is_behind = |slot: &Slot| slot.told.answered < slot.partition.ledger.lock().committed();
+        if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(is_behind) {
+            return;
+        }
+        inner.must_tell = true;
+        inner.telling_since.get_or_insert(now);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// This record was for the comet as well, and came before it was known.
+    pub fn miss(&self, partition: &Arc<Partition>, offset: u64) {
+        let mut inner = self.inner.lock();
+        if let Some(slot) = inner.slots.get_mut(&partition.number) {
+            slot.told.miss(offset);
+            inner.must_tell = true;
+        }
+    }
+
+    /// What to tell the comet now, before anything else.
+    pub fn vouches(&self) -> Vec<Vouch> {
+        let mut inner = self.inner.lock();
+        if !std::mem::take(&mut inner.must_tell) {
+            return vec![];
+        }
+        let vouch = |slot: &mut Slot| {
+            let from = slot.told.answered.max(slot.told.missed);
+            let floor = slot.partition.ledger.lock().committed();
+            let (through, floor) = (floor.max(from), floor.max(slot.told.settled));
+            let is_news = slot.claimed && slot.told.sent.is_none_or(|sent| sent < through);
+            slot.told.sent = slot.told.sent.max(Some(through).filter(|_| is_news));
+            is_news.then(|| Vouch { partition: slot.partition.clone(), from, through, floor })
+        };
+        inner.slots.values_mut().filter_map(vouch).collect()
+    }
+
+    /// The comet has answered it.
+    pub fn told(&self, vouch: &Vouch) {
+        let mut inner = self.inner.lock();
+        inner.telling_since = None;
+        let slot = inner.slots.get_mut(&vouch.partition.number);
+        if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.partition, &vouch.partition)) {
+            slot.told.answered = slot.told.answered.max(vouch.through);
+        }
+        drop(inner);
+        vouch.partition.progress.notify_one();
+    }
+
+    /// Up to where the comet knows that it was sent everything; `None` = it need not know, because it cannot be told or
+    /// was let go.
+    pub fn knows(&self, partition: u32) -> Option<u64> {
+        let inner = self.inner.lock();
+        let slot = inner.slots.get(&partition).filter(|_| inner.state == State::Open && !inner.is_deaf)?;
+        Some(slot.told.answered)
+    }
+}
