@@ -20,8 +20,10 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::fanout::Round;
 use crate::listen::{self, Sockets};
+use crate::logic::Held;
 use crate::message::Push;
 use crate::pace;
+use crate::register;
 use crate::repeats::Repeats;
 use crate::session::{self, Newcomer};
 use crate::shared::Shared;
@@ -47,6 +49,10 @@ pub enum Command {
     Counts(oneshot::Sender<Vec<(RoomId, i32)>>),
     /// Which connections are here?
     List(oneshot::Sender<Vec<Entry>>),
+    /// Who are these connections, those of them that are still here?
+    Held(Vec<Entry>, oneshot::Sender<Vec<Held>>),
+    /// Logic was told of these: those that are not here any more are signed off.
+    Registered(Vec<Held>),
     /// Close these connections, those of them that are still here.
     Close(Vec<Entry>, Close),
 }
@@ -242,7 +248,8 @@ impl Shard {
         }
     }
 
-    fn get(&self, (index, serial): Entry) -> Option<Rc<Channel>> {
+    /// The connection of that entry, if it is still here.
+    pub fn get(&self, (index, serial): Entry) -> Option<Rc<Channel>> {
         self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
     }
 
@@ -341,6 +348,8 @@ impl Shard {
                 let connections = self.connections.borrow();
                 drop(answer.send(connections.iter().map(|(index, channel)| (index, channel.serial)).collect()));
             }
+            Command::Held(entries, answer) => drop(answer.send(register::held(self, entries))),
+            Command::Registered(held) => register::sign_off(self, held),
             Command::Close(entries, reason) => {
                 entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
             }
