@@ -296,3 +296,22 @@ async fn a_purge_of_one_who_comes_back_meanwhile_takes_nothing() {
     assert!(found.iter().all(|at| at.as_ref() == Some(&server)), "purged {purged}");
     assert!(store.servers().await.unwrap().iter().any(|seen| seen.server == server));
 }
+
+/// What waits for a Redis that is away stays in a buffer until it is back, answered or not: a full one takes no more.
+#[tokio::test]
+async fn so_much_may_wait_for_a_redis_that_is_away_and_no_more() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&["--redis-addr", &redis.address(), "--redis-connections", "1"]).await;
+    redis.kill();
+    eventually(SOON, "the connection to be gone", || async { store.ping().await.is_err() }).await.unwrap();
+    let keys = ["k".into()];
+    let asked = (0..12_000).map(|_| store.locate_keys(&keys));
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    for answer in futures::future::join_all(asked).await {
+        *refusals.entry(answer.unwrap_err().0).or_default() += 1;
+    }
+    let full: usize = refusals.iter().filter(|(why, _)| why.contains("in-flight")).map(|(_, count)| count).sum();
+    assert!((1500..12_000).contains(&full), "{refusals:?}");
+    redis.restart().await.unwrap();
+    eventually(SOON, "an answer", || async { store.locate_keys(&keys).await }).await.unwrap();
+}

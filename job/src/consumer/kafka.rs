@@ -40,6 +40,8 @@ const FIXED: [(&str, &str); 10] = [
 ];
 /// Bounds on what is fetched ahead, in KiB and messages of all partitions.
 const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")];
+/// How soon a broker that is away is tried again: librdkafka would wait up to 10 s.
+const AGAIN: [(&str, &str); 2] = [("reconnect.backoff.ms", "50"), ("reconnect.backoff.max.ms", "1000")];
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -65,7 +67,7 @@ pub(crate) struct Shared {
 /// Everything the consumer is told.
 fn settings(config: &KafkaConfig, group: &str) -> anyhow::Result<ClientConfig> {
     let mut client = ClientConfig::new();
-    for (key, value) in QUEUED {
+    for (key, value) in QUEUED.into_iter().chain(AGAIN) {
         client.set(key, value);
     }
     for (key, value) in config.properties()? {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +49,13 @@ impl Member {
     /// Hands an event over; nobody takes it when the source was closed.
     fn say(&self, event: Event) {
         drop(self.events.blocking_send(event));
+    }
+
+    /// Kafka answered: that is news after it did not.
+    fn up(&self, up: &AtomicBool) {
+        if !up.swap(true, Ordering::AcqRel) {
+            self.say(Event::Up);
+        }
     }
 
     fn down(&self, what: &str, error: impl std::fmt::Display) {
@@ -192,27 +199,45 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
         return;
     }
     member.say(Event::Up);
-    let mut up = true;
-    while !member.is_closing() {
-        match consumer.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => take(consumer, &member, &message),
-            Some(Err(error)) => {
-                up = false;
-                member.down("reading", error);
+    let up = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        // A question waits as long as a loaded machine and TLS need; whoever reads must not.
+        let asker = scope.spawn(|| ask_whether_up(consumer, &member, &up)).thread().clone();
+        while !member.is_closing() {
+            match consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => {
+                    member.up(&up);
+                    take(consumer, &member, &message);
+                }
+                Some(Err(error)) => {
+                    member.down("reading", error);
+                    up.store(false, Ordering::Release);
+                    asker.unpark();
+                }
             }
         }
-        if !up && consumer.fetch_metadata(Some(&topic), Duration::from_secs(1)).is_ok() {
-            up = true;
-            member.say(Event::Up);
-        }
-    }
+        asker.unpark();
+    });
     let offsets = std::mem::take(&mut *member.shared.last.lock());
     if !offsets.is_empty()
         && let Err(error) = consumer.commit(&offsets_of(&topic, &offsets), CommitMode::Sync)
     {
         tracing::warn!(%error, "last commit failed");
         *member.shared.last.lock() = offsets;
+    }
+}
+
+/// While Kafka does not answer, asks it until it does.
+fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member, up: &AtomicBool) {
+    while !member.is_closing() {
+        if up.load(Ordering::Acquire) {
+            std::thread::park();
+        } else if consumer.fetch_metadata(Some(&member.shared.topic), ASK).is_ok() {
+            member.up(up);
+        } else {
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
