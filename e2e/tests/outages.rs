@@ -229,3 +229,14 @@ async fn kafka_may_go_and_come_back() {
     println!("flows again after {:?}", outage.flows_again().await);
     outage.judge().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_may_hang_and_go_on() {
+    let mut outage = Outage::prepare(Options::default(), half_to_keys(CLIENTS, ROOMS)).await;
+    outage.stack.kafka.stop();
+    is_told_to_come_again(&outage.stack, "/goim/push/keys?operation=1000&keys=reader").await;
+    outage.lasts().await;
+    outage.stack.kafka.cont();
+    println!("flows again after {:?}", outage.flows_again().await);
+    outage.judge().await;
+}
