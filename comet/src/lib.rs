@@ -24,6 +24,7 @@ pub mod outbound;
 pub mod owners;
 mod pace;
 mod probe;
+mod register;
 pub mod repeats;
 mod requests;
 pub mod room;
@@ -85,8 +86,10 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
             .add_routes(service.routes())
             .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), serving.clone().cancelled_owned()),
     );
-    let reports =
-        tokio::spawn(online::report(shared.clone(), process.readiness.condition("logic", "the first answer of logic")));
+    let lost = Arc::new(tokio::sync::Notify::new());
+    let logic = process.readiness.condition("logic", "the first answer of logic");
+    let reports = tokio::spawn(online::report(shared.clone(), logic, lost.clone()));
+    let registering = tokio::spawn(register::follow(shared.clone(), lost));
     let probing = tokio::spawn(prove(shared.clone(), probe, process.clone()));
     let reloading = tokio::spawn(reload(shared.clone()));
 
@@ -94,6 +97,7 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     probing.abort();
     reloading.abort();
     reports.abort();
+    registering.abort();
     serving.cancel();
     server.await.context("the gRPC server panicked")?.context("the gRPC server failed")
 }

@@ -35,6 +35,26 @@ pub struct Identity {
     pub connected_ms: u64,
 }
 
+/// What a renewal answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Room → how many are there, over all comets.
+    pub everywhere: HashMap<String, i32>,
+    /// Another number when the store may have lost sessions; 0 = nobody says (a Go logic).
+    pub epoch: u64,
+}
+
+/// A connection that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The member.
+    pub mid: Mid,
+    /// Its name.
+    pub key: Key,
+    /// When logic made its session, in Unix milliseconds.
+    pub connected_ms: u64,
+}
+
 /// Logic did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogicError {
@@ -59,11 +79,10 @@ pub trait Logic: std::fmt::Debug + Send + Sync + 'static {
     async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError>;
 
     /// Reports how many are in each room here, and returns how many there are everywhere.
-    async fn renew_online(
-        &self,
-        rooms: HashMap<String, i32>,
-        info: CometInfo,
-    ) -> Result<HashMap<String, i32>, LogicError>;
+    async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError>;
+
+    /// Notes sessions again that the store may have lost. A Go logic refuses.
+    async fn register(&self, held: Vec<Held>) -> Result<(), LogicError>;
 
     /// Hands on what a client sent.
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError>;

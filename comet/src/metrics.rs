@@ -50,6 +50,8 @@ pub struct Metrics {
     /// From an auth packet to its reply, in seconds.
     pub auth: Histogram,
     logic_errors: Family<Kind, Counter>,
+    /// Sessions that logic was told of again.
+    pub registered: Counter,
     /// Clients still to be closed by a drain.
     pub draining: Gauge,
     /// How long drains took, in seconds.
@@ -76,6 +78,7 @@ impl Metrics {
             to_socket: runtime::metrics::latency(),
             auth: runtime::metrics::latency(),
             logic_errors: Family::default(),
+            registered: Counter::default(),
             draining: Gauge::default(),
             // Half a second to half an hour.
             drain_seconds: Histogram::new(exponential_buckets(0.5, 2.0, 13)),
@@ -100,6 +103,7 @@ impl Metrics {
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
             registry.register("logic_errors", "Calls to logic that failed, by call", all.logic_errors);
+            registry.register("registered_sessions", "Sessions that logic was told of again", all.registered);
             registry.register("draining", "Clients still to be closed by a drain", all.draining);
         });
         metrics.register("drain", |registry| {

@@ -23,8 +23,10 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::fanout::Round;
 use crate::listen::{self, Sockets};
+use crate::logic::Held;
 use crate::message::Push;
 use crate::pace;
+use crate::register;
 use crate::repeats::{Repeats, Sender};
 use crate::session::{self, Newcomer};
 use crate::shared::Shared;
@@ -50,6 +52,10 @@ pub enum Command {
     Counts(oneshot::Sender<Vec<(RoomId, i32)>>),
     /// Which connections are here?
     List(oneshot::Sender<Vec<Entry>>),
+    /// Who are these connections, those of them that are still here?
+    Held(Vec<Entry>, oneshot::Sender<Vec<Held>>),
+    /// Logic was told of these: those that are not here any more are signed off.
+    Registered(Vec<Held>),
     /// Close these connections, those of them that are still here.
     Close(Vec<Entry>, Close),
     /// Every comet has answered what is below these offsets of a group's partitions.
@@ -259,7 +265,8 @@ impl Shard {
         }
     }
 
-    fn get(&self, (index, serial): Entry) -> Option<Rc<Channel>> {
+    /// The connection of that entry, if it is still here.
+    pub fn get(&self, (index, serial): Entry) -> Option<Rc<Channel>> {
         self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
     }
 
@@ -284,6 +291,8 @@ impl Shard {
             }
             // Whoever asked is gone only when this comet is ending.
             Command::Missed(gap, others) => drop(others.send(self.missed(&gap))),
+            Command::Held(entries, answer) => drop(answer.send(register::held(self, entries))),
+            Command::Registered(held) => register::sign_off(self, held),
             Command::Close(entries, reason) => {
                 entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
             }

@@ -1,8 +1,6 @@
 //! A comet that does not answer holds up nobody for longer than it may, and when it comes back whoever is connected to
 //! it learns that something was missed.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use e2e::client::{Client, Dial, Received};

@@ -5,13 +5,8 @@
 //!
 //! The checker is checked by mutants: each breaks one rule that delivery rests on, and must be caught.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "simulation/comet.rs"]
 mod comet_model;
-#[path = "simulation/job.rs"]
 mod job_model;
-#[path = "simulation/world.rs"]
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

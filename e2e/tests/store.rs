@@ -8,7 +8,7 @@ use clap::Parser;
 use e2e::eventually;
 use e2e::redis::{Cluster, Redis, Sentinel};
 use logic::store::redis::{RedisConfig, RedisStore};
-use logic::store::{Session, SessionStore, suite};
+use logic::store::{Held, Session, SessionStore, suite};
 use proto::logic::CometInfo;
 use proto::{Mid, RoomId, ServerId};
 use runtime::Process;
@@ -153,7 +153,9 @@ async fn what_lies_in_redis_is_goims_to_the_byte() {
     let beside = ["guest", "phone"].map(|key| format!("{} {key}", if key == "phone" { 7 } else { 0 }));
     assert_eq!(sorted(&cli(&["smembers", "imc_srv_h1/9"]).await), beside.each_ref().map(String::as_str));
     assert_eq!(cli(&["zrange", "imc_mid_7", "0", "-1"]).await, "phone");
-    let all = ["imc_comets", "imc_mid_7", "imc_srv_h1/9", "key_guest", "key_phone", "mid_7", "ol_h1"];
+    let epoch = format!("{:016x} ", store.epoch().await.unwrap());
+    assert!(cli(&["get", "imc_epoch"]).await.starts_with(&epoch));
+    let all = ["imc_comets", "imc_epoch", "imc_mid_7", "imc_srv_h1/9", "key_guest", "key_phone", "mid_7", "ol_h1"];
     assert_eq!(sorted(&cli(&["keys", "*"]).await), all);
 
     assert!(store.disconnect(&session(7, "phone", "h1")).await.unwrap());
@@ -218,4 +220,97 @@ async fn an_outage_is_an_error_and_ends_by_itself() {
     .await
     .unwrap();
     eventually(SOON, "the outage to be over", || async { process.readiness.report() == "redis: ok\n" }).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_epoch_changes_when_redis_is_emptied_or_started_again_and_for_all_logics_alike() {
+    let redis = Redis::start().await.unwrap();
+    let flags = ["--redis-addr", &redis.address()];
+    let (one, other) = (store(&flags).await, store(&flags).await);
+    let first = one.epoch().await.unwrap();
+    assert_eq!((other.epoch().await.unwrap(), one.epoch().await.unwrap()), (first, first));
+    redis.cli(&["flushall"]).await.unwrap();
+    let second = one.epoch().await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(other.epoch().await.unwrap(), second);
+    // What a Redis that kept everything on disk has in the end: the number, but written on another process.
+    let kept = redis.cli(&["get", "imc_epoch"]).await.unwrap();
+    redis.kill();
+    redis.restart().await.unwrap();
+    redis.cli(&["set", "imc_epoch", &kept]).await.unwrap();
+    let third = eventually(SOON, "Redis again", || async { one.epoch().await }).await.unwrap();
+    assert_ne!(third, second);
+    assert_eq!(eventually(SOON, "Redis again", || async { other.epoch().await }).await.unwrap(), third);
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ask_for_info_still_has_an_epoch() {
+    let redis = Redis::start().await.unwrap();
+    redis.cli(&["acl", "setuser", "default", "-@dangerous"]).await.unwrap();
+    let store = store(&["--redis-addr", &redis.address()]).await;
+    let first = store.epoch().await.unwrap();
+    assert_eq!(store.epoch().await.unwrap(), first);
+}
+
+/// Each primary of a cluster may fall to an heir alone.
+#[tokio::test]
+async fn an_epoch_of_any_part_of_a_cluster_changes_the_whole() {
+    let cluster = Cluster::start().await.unwrap();
+    let store = store(&["--redis-cluster", "--redis-addr", &cluster.addresses().join(",")]).await;
+    let mut before = store.epoch().await.unwrap();
+    assert_eq!(store.epoch().await.unwrap(), before);
+    for index in 0..cluster.addresses().len() {
+        cluster.node(index).cli(&["flushall"]).await.unwrap();
+        let now = store.epoch().await.unwrap();
+        assert_ne!(now, before, "node {index}");
+        before = now;
+    }
+}
+
+/// A comet that was silent and renews while its sessions are being removed keeps them.
+#[tokio::test]
+async fn a_purge_of_one_who_comes_back_meanwhile_takes_nothing() {
+    let redis = Redis::start().await.unwrap();
+    let store = Arc::new(store(&["--redis-addr", &redis.address()]).await);
+    let server = ServerId::from("h1");
+    let info = CometInfo { incarnation: 9, ..CometInfo::default() };
+    let held: Vec<_> =
+        (0..5000).map(|n| Held { session: session(0, &format!("k{n}"), "h1"), since_ms: 1000 }).collect();
+    store.renew_online(&server, &rooms(&[]), Some(&info), HALF_AN_HOUR).await.unwrap();
+    store.register(&held, HALF_AN_HOUR).await.unwrap();
+    let purge = tokio::spawn({
+        let (store, server) = (store.clone(), server.clone());
+        async move { store.purge_server(&server, 9).await }
+    });
+    eventually(SOON, "the purge to have begun", || async {
+        redis.cli(&["scard", "imc_srv_h1/9"]).await.unwrap() != "5000"
+    })
+    .await
+    .unwrap();
+    store.renew_online(&server, &rooms(&[]), Some(&info), HALF_AN_HOUR).await.unwrap();
+    store.register(&held, HALF_AN_HOUR).await.unwrap();
+    let purged = purge.await.unwrap().unwrap();
+    let keys: Vec<_> = held.iter().map(|held| held.session.key.clone()).collect();
+    let found = store.locate_keys(&keys).await.unwrap();
+    assert!(found.iter().all(|at| at.as_ref() == Some(&server)), "purged {purged}");
+    assert!(store.servers().await.unwrap().iter().any(|seen| seen.server == server));
+}
+
+/// What waits for a Redis that is away stays in a buffer until it is back, answered or not: a full one takes no more.
+#[tokio::test]
+async fn so_much_may_wait_for_a_redis_that_is_away_and_no_more() {
+    let redis = Redis::start().await.unwrap();
+    let store = store(&["--redis-addr", &redis.address(), "--redis-connections", "1"]).await;
+    redis.kill();
+    eventually(SOON, "the connection to be gone", || async { store.ping().await.is_err() }).await.unwrap();
+    let keys = ["k".into()];
+    let asked = (0..12_000).map(|_| store.locate_keys(&keys));
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    for answer in futures::future::join_all(asked).await {
+        *refusals.entry(answer.unwrap_err().0).or_default() += 1;
+    }
+    let full: usize = refusals.iter().filter(|(why, _)| why.contains("in-flight")).map(|(_, count)| count).sum();
+    assert!((1500..12_000).contains(&full), "{refusals:?}");
+    redis.restart().await.unwrap();
+    eventually(SOON, "an answer", || async { store.locate_keys(&keys).await }).await.unwrap();
 }

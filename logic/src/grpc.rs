@@ -14,7 +14,7 @@ use proto::logic::{
 };
 use proto::sessions::probe_server::{Probe, ProbeServer};
 use proto::sessions::sessions_server::{Sessions as Locate, SessionsServer};
-use proto::sessions::{LocateReply, LocateReq, SendReply, SendReq};
+use proto::sessions::{LocateReply, LocateReq, RegisterReply, RegisterReq, SendReply, SendReq};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::transport::server::TcpIncoming;
@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 use crate::online::Online;
 use crate::receive::Receive;
 use crate::session::Sessions;
-use crate::store::{Session, SessionStore};
+use crate::store::{Held, Session, SessionStore};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -121,7 +121,8 @@ impl Logic for Service {
         let rooms = room_count.into_iter().map(|(room, count)| (room.into(), count)).collect();
         let server = ServerId::from(server);
         self.store.renew_online(&server, &rooms, info.as_ref(), self.sessions.ttl()).await?;
-        Ok(Response::new(OnlineReply { all_room_count: (*self.online.rooms()).clone() }))
+        let epoch = self.store.epoch().await?;
+        Ok(Response::new(OnlineReply { all_room_count: (*self.online.rooms()).clone(), epoch }))
     }
 
     async fn receive(&self, request: Request<ReceiveReq>) -> Answer<ReceiveReply> {
@@ -140,6 +141,17 @@ impl Locate for Service {
     async fn locate(&self, request: Request<LocateReq>) -> Answer<LocateReply> {
         let servers = self.sessions.locate(request.into_inner().keys).await?.collect();
         Ok(Response::new(LocateReply { servers }))
+    }
+
+    async fn register(&self, request: Request<RegisterReq>) -> Answer<RegisterReply> {
+        let RegisterReq { server, incarnation, sessions } = request.into_inner();
+        let server = ServerId::from(server);
+        let held = sessions.into_iter().map(|proto::sessions::Held { mid, key, connected_ms }| Held {
+            session: Session { mid: proto::Mid(mid), key: key.into(), server: server.clone(), incarnation },
+            since_ms: connected_ms,
+        });
+        self.sessions.register(&held.collect::<Vec<_>>()).await?;
+        Ok(Response::new(RegisterReply {}))
     }
 }
 

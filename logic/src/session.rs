@@ -22,7 +22,7 @@ use runtime::config::FileKey;
 use uuid::Uuid;
 
 use crate::queue::{NewRecord, PushQueue, QueueError};
-use crate::store::{Connected, Session, SessionStore, StoreError, StoreResult};
+use crate::store::{Connected, Held, Session, SessionStore, StoreError, StoreResult};
 
 /// goim's keys for sessions and what they mean here.
 pub const FILE_KEYS: &[(&str, FileKey)] = &[("redis.expire", FileKey::Arg("redis_expire"))];
@@ -253,6 +253,14 @@ impl Sessions {
     /// When the store does not answer.
     pub async fn heartbeat(&self, session: &Session) -> StoreResult<()> {
         self.store.heartbeat(session, self.ttl()).await
+    }
+
+    /// Notes again what a comet holds.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn register(&self, held: &[Held]) -> StoreResult<()> {
+        self.store.register(held, self.ttl()).await
     }
 
     /// Ends a session. Returns whether the key was there.

@@ -28,6 +28,15 @@ pub struct Session {
     pub incarnation: u64,
 }
 
+/// A connection that a comet holds, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its entry.
+    pub session: Session,
+    /// When the session was made, in Unix milliseconds by logic's clock.
+    pub since_ms: u64,
+}
+
 /// Where a member's new connection stands among the member's others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connected {
@@ -72,6 +81,12 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected>;
     /// Refreshes the session, adding it again when it is gone.
     async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()>;
+    /// Notes the sessions that one incarnation holds again, as after a loss: those that are gone are added, those of
+    /// members that name another server are taken back if that connection is the older one, all are refreshed.
+    async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()>;
+    /// A number that is another one after every event that may have lost sessions: the store was emptied, started
+    /// again, or fell to an heir. Never 0.
+    async fn epoch(&self) -> StoreResult<u64>;
     /// Removes the session if the key still names that server. Returns whether the key was there.
     async fn disconnect(&self, session: &Session) -> StoreResult<bool>;
     /// The server of each key, in order; `None` for keys that are nowhere.
@@ -95,7 +110,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Every incarnation of every server that renewed and was not purged since.
     async fn servers(&self) -> StoreResult<Vec<Seen>>;
     /// Removes every session of that incarnation of a server that still names it, but for those a later incarnation
-    /// registered again, and forgets the incarnation. Returns how many.
+    /// registered again, and forgets the incarnation. Returns how many. Ends early when the incarnation renews
+    /// meanwhile: it lives.
     async fn purge_server(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64>;
     /// Asks whether the store answers.
     async fn ping(&self) -> StoreResult<()>;

@@ -74,7 +74,7 @@ fn what_logic_answers_is_goims_bytes() {
     is(&DisconnectReply { has: true }, "0801");
     is(&HeartbeatReply {}, "");
     is(&ReceiveReply {}, "");
-    is(&OnlineReply { all_room_count: [("test://1".to_owned(), 5)].into() }, "0a0c0a08746573743a2f2f311005");
+    is(&OnlineReply { all_room_count: [("test://1".to_owned(), 5)].into(), epoch: 0 }, "0a0c0a08746573743a2f2f311005");
     let nodes = NodesReply {
         domain: "d".into(),
         tcp_port: 3101,

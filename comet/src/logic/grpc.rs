@@ -18,15 +18,17 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::log::now_ms;
 use proto::logic::logic_client;
-use proto::logic::{CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReq, ReceiveReq};
+use proto::logic::{
+    CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReply, OnlineReq, ReceiveReq,
+};
 use proto::peers::{self, Followed, Peer, Source};
-use proto::sessions::{SendReq, probe_client};
-use proto::{Key, Mid, Packet, RoomId, ServerId, grpc, protocol};
+use proto::sessions::{SendReq, probe_client, sessions_client};
+use proto::{Key, Mid, Packet, RoomId, ServerId, grpc, protocol, sessions};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::{Identity, Logic, LogicError};
+use super::{Held, Identity, Logic, LogicError, Renewed};
 
 /// How long a client's login may take; the handshake timeout may end it sooner.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -223,17 +225,27 @@ impl Logic for LogicClient {
         self.call(DEADLINE, request, make).await.map(drop)
     }
 
-    async fn renew_online(
-        &self,
-        rooms: HashMap<String, i32>,
-        info: CometInfo,
-    ) -> Result<HashMap<String, i32>, LogicError> {
+    async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         let request = OnlineReq { server: self.server.to_string(), room_count: rooms, info: Some(info) };
         let make = |channel, request| async move {
             let gzip = CompressionEncoding::Gzip;
             client(channel).send_compressed(gzip).accept_compressed(gzip).renew_online(request).await
         };
-        Ok(self.call(DEADLINE, request, make).await?.all_room_count)
+        let OnlineReply { all_room_count: everywhere, epoch } = self.call(DEADLINE, request, make).await?;
+        Ok(Renewed { everywhere, epoch })
+    }
+
+    async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
+        let sessions = held.into_iter().map(|Held { mid, key, connected_ms }| sessions::Held {
+            mid: mid.0,
+            key: key.to_string(),
+            connected_ms,
+        });
+        let (server, incarnation) = (self.server.to_string(), self.incarnation);
+        let request = sessions::RegisterReq { server, incarnation, sessions: sessions.collect() };
+        let make =
+            |channel, request| async move { sessions_client::SessionsClient::new(channel).register(request).await };
+        self.call(DEADLINE, request, make).await.map(drop)
     }
 
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {

@@ -12,7 +12,7 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet, RoomId};
 use serde::Deserialize;
 
-use super::{Identity, Logic, LogicError};
+use super::{Held, Identity, Logic, LogicError, Renewed};
 
 /// What clients get when the test does not say otherwise.
 const HEARTBEAT: Duration = Duration::from_secs(480);
@@ -31,6 +31,7 @@ struct State {
     said: Vec<Said>,
     online: HashMap<String, i32>,
     down: bool,
+    epoch: u64,
     cannot_probe: bool,
     made: u64,
 }
@@ -44,6 +45,7 @@ pub enum Said {
     Heartbeat { mid: Mid, key: Key },
     RenewOnline { rooms: HashMap<String, i32>, info: CometInfo },
     Receive { mid: Mid, key: Key, packet: Packet },
+    Register { held: Vec<Held> },
     Probe { key: String },
 }
 
@@ -62,7 +64,7 @@ struct Token {
 
 impl Default for MemoryLogic {
     fn default() -> Self {
-        Self { heartbeat: HEARTBEAT, state: Mutex::default() }
+        Self { heartbeat: HEARTBEAT, state: Mutex::new(State { epoch: 1, ..State::default() }) }
     }
 }
 
@@ -80,6 +82,13 @@ impl MemoryLogic {
     /// How many it says are online in rooms that other comets hold.
     pub fn set_online(&self, rooms: impl IntoIterator<Item = (String, i32)>) {
         self.state.lock().online = rooms.into_iter().collect();
+    }
+
+    /// Forgets every session, as a store does that was emptied, and says so from now on.
+    pub fn lose(&self) {
+        let mut state = self.state.lock();
+        state.sessions.clear();
+        state.epoch += 1;
     }
 
     /// Keys with a session.
@@ -136,17 +145,19 @@ impl Logic for MemoryLogic {
         Ok(())
     }
 
-    async fn renew_online(
-        &self,
-        rooms: HashMap<String, i32>,
-        info: CometInfo,
-    ) -> Result<HashMap<String, i32>, LogicError> {
+    async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         let state = self.note(Said::RenewOnline { rooms: rooms.clone(), info })?;
         let mut everywhere = state.online.clone();
         for (room, count) in rooms {
             *everywhere.entry(room).or_insert(0) += count;
         }
-        Ok(everywhere)
+        Ok(Renewed { everywhere, epoch: state.epoch })
+    }
+
+    async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
+        let mut state = self.note(Said::Register { held: held.clone() })?;
+        state.sessions.extend(held.into_iter().map(|held| (held.key, held.mid)));
+        Ok(())
     }
 
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {

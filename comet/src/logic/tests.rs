@@ -7,7 +7,8 @@ use proto::log::now_ms;
 use proto::logic::logic_server::{self, LogicServer};
 use proto::logic::*;
 use proto::sessions::probe_server::{self, ProbeServer};
-use proto::sessions::{SendReply, SendReq};
+use proto::sessions::sessions_server::{self, SessionsServer};
+use proto::sessions::{LocateReply, LocateReq, RegisterReply, RegisterReq, SendReply, SendReq};
 use proto::{ServerId, grpc, op};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -58,7 +59,12 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let rooms = HashMap::from([("live://1".to_owned(), 2), ("live://2".to_owned(), 1)]);
     let info = CometInfo { host: "h".into(), conn_count: 3, ..CometInfo::default() };
     let everywhere = logic.renew_online(rooms.clone(), info.clone()).await.unwrap();
-    assert_eq!(everywhere, HashMap::from([("live://1".to_owned(), 42), ("live://2".to_owned(), 1)]));
+    let counts = HashMap::from([("live://1".to_owned(), 42), ("live://2".to_owned(), 1)]);
+    assert_eq!(everywhere, Renewed { everywhere: counts, epoch: 1 });
+    twin.lose();
+    let held = vec![Held { mid: Mid(7), key: key.clone(), connected_ms: 5 }];
+    logic.register(held.clone()).await.unwrap();
+    assert_eq!(twin.sessions(), std::slice::from_ref(&key));
 
     let packet = Packet { ver: 1, op: op::AUTH, seq: 5, body: Bytes::from_static(b"body") };
     logic.receive(Mid(7), &key, packet.clone()).await.unwrap();
@@ -71,6 +77,7 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
         Said::Disconnect { mid: Mid(7), key: key.clone() },
         Said::Heartbeat { mid: Mid(7), key: key.clone() },
         Said::RenewOnline { rooms, info },
+        Said::Register { held },
         Said::Receive { mid: Mid(7), key: key.clone(), packet },
         Said::Probe { key: "probe-1".into() },
     ];
@@ -106,6 +113,7 @@ impl Served {
         let mut server = server;
         let serving = server
             .add_service(LogicServer::new(self.clone()).accept_compressed(Gzip).send_compressed(Gzip))
+            .add_service(SessionsServer::new(self.clone()))
             .add_service(ProbeServer::new(self))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
@@ -160,8 +168,8 @@ impl logic_server::Logic for Served {
         assert_eq!(encoding.as_deref(), Some(&b"gzip"[..]), "the request is compressed");
         let OnlineReq { server, room_count, info } = request.into_inner();
         assert_eq!(server, "comet-1");
-        let all_room_count = self.twin.renew_online(room_count, info.unwrap()).await.map_err(status)?;
-        Ok(Response::new(OnlineReply { all_room_count }))
+        let renewed = self.twin.renew_online(room_count, info.unwrap()).await.map_err(status)?;
+        Ok(Response::new(OnlineReply { all_room_count: renewed.everywhere, epoch: renewed.epoch }))
     }
 
     async fn receive(&self, request: Request<ReceiveReq>) -> Result<Response<ReceiveReply>, Status> {
@@ -175,6 +183,25 @@ impl logic_server::Logic for Served {
 
     async fn nodes(&self, _: Request<NodesReq>) -> Result<Response<NodesReply>, Status> {
         Err(Status::unimplemented("not asked by comets"))
+    }
+}
+
+#[tonic::async_trait]
+impl sessions_server::Sessions for Served {
+    async fn locate(&self, _: Request<LocateReq>) -> Result<Response<LocateReply>, Status> {
+        Err(Status::unimplemented("not asked by comets"))
+    }
+
+    async fn register(&self, request: Request<RegisterReq>) -> Result<Response<RegisterReply>, Status> {
+        let RegisterReq { server, incarnation, sessions } = request.into_inner();
+        assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
+        let held = sessions.into_iter().map(|held| Held {
+            mid: Mid(held.mid),
+            key: held.key.into(),
+            connected_ms: held.connected_ms,
+        });
+        self.twin.register(held.collect()).await.map_err(status)?;
+        Ok(Response::new(RegisterReply {}))
     }
 }
 
@@ -210,7 +237,7 @@ async fn a_plain_reply_to_a_compressed_renewal_is_taken() {
     let plain = LogicServer::new(served).accept_compressed(Gzip);
     tokio::spawn(grpc::server().add_service(plain).serve_with_incoming(TcpListenerStream::new(listener)));
     let rooms = HashMap::from([("live://1".to_owned(), 2)]);
-    assert_eq!(client(&address).renew_online(rooms.clone(), CometInfo::default()).await, Ok(rooms));
+    assert_eq!(client(&address).renew_online(rooms.clone(), CometInfo::default()).await.unwrap().everywhere, rooms);
 }
 
 #[tokio::test]

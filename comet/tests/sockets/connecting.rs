@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use comet::logic::memory::{MemoryLogic, Said};
-use comet::logic::{Identity, Logic, LogicError};
+use comet::logic::{Held, Identity, Logic, LogicError, Renewed};
 use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet};
 
@@ -174,12 +174,11 @@ impl Logic for Slow {
     async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
         self.0.heartbeat(mid, key).await
     }
-    async fn renew_online(
-        &self,
-        rooms: HashMap<String, i32>,
-        info: CometInfo,
-    ) -> Result<HashMap<String, i32>, LogicError> {
+    async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         self.0.renew_online(rooms, info).await
+    }
+    async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
+        self.0.register(held).await
     }
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
         self.0.receive(mid, key, packet).await

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use comet::logic::memory::{MemoryLogic, Said};
-use comet::logic::{Identity, Logic, LogicError};
+use comet::logic::{Held, Identity, Logic, LogicError, Renewed};
 use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet};
 use tokio::sync::Semaphore;
@@ -20,11 +21,19 @@ use crate::support::*;
 struct Odd {
     memory: MemoryLogic,
     ends: Semaphore,
+    /// While set, no Register is answered.
+    slow: AtomicBool,
+    registering: AtomicBool,
 }
 
 impl Odd {
     fn new(ends: usize) -> Arc<Self> {
-        Arc::new(Self { memory: MemoryLogic::default(), ends: Semaphore::new(ends) })
+        Arc::new(Self {
+            memory: MemoryLogic::default(),
+            ends: Semaphore::new(ends),
+            slow: AtomicBool::default(),
+            registering: AtomicBool::default(),
+        })
     }
 }
 
@@ -41,12 +50,15 @@ impl Logic for Odd {
     async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
         self.memory.heartbeat(mid, key).await
     }
-    async fn renew_online(
-        &self,
-        rooms: HashMap<String, i32>,
-        info: CometInfo,
-    ) -> Result<HashMap<String, i32>, LogicError> {
+    async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         self.memory.renew_online(rooms, info).await
+    }
+    async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
+        self.registering.store(true, Ordering::Relaxed);
+        while self.slow.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.memory.register(held).await
     }
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
         assert_ne!(packet.op, 666);
@@ -169,6 +181,29 @@ async fn every_end_is_told_once_and_the_session_is_gone() {
     assert_eq!(disconnected(&logic).into_iter().collect::<HashSet<_>>().len(), 20);
     assert!(logic.sessions().is_empty());
     assert_eq!(comet.metric("connections"), 0.0);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_lost_is_registered_again_and_who_left_meanwhile_is_signed_off() {
+    let logic = Odd::new(usize::MAX >> 4);
+    let comet = Comet::start(&["--shards", "2"], logic.clone()).await;
+    let mut clients = Vec::new();
+    for index in 0..1200 {
+        clients.push(Client::signed_in(&comet, index % 2 == 0, &format!(r#"{{"mid":5,"key":"{index}"}}"#)).await);
+    }
+    logic.slow.store(true, Ordering::Relaxed);
+    logic.memory.lose();
+    eventually("the first batch is on its way", || logic.registering.load(Ordering::Relaxed)).await;
+    clients.truncate(900);
+    eventually("they are gone", || comet.metric("connections") == 900.0).await;
+    logic.slow.store(false, Ordering::Relaxed);
+    eventually("those who stay are known, and nobody else", || logic.memory.sessions().len() == 900).await;
+    eventually("all was told", || comet.metric("registered_sessions_total") >= 900.0).await;
+    eventually("and stays so", || logic.memory.sessions().len() == 900).await;
+    let mut known = logic.memory.sessions();
+    known.sort_by_key(|key| key.as_str().parse::<u32>().unwrap());
+    assert!(known.iter().enumerate().all(|(index, key)| key.as_str() == index.to_string()));
     comet.stop().await;
 }
 

@@ -89,7 +89,7 @@ impl Logic for Trusting {
     }
 
     async fn renew_online(&self, request: Request<OnlineReq>) -> Result<Response<OnlineReply>, Status> {
-        Ok(Response::new(OnlineReply { all_room_count: request.into_inner().room_count }))
+        Ok(Response::new(OnlineReply { all_room_count: request.into_inner().room_count, epoch: 0 }))
     }
 
     async fn receive(&self, _: Request<ReceiveReq>) -> Result<Response<ReceiveReply>, Status> {

@@ -20,6 +20,8 @@ pub struct Options {
     pub topic: String,
     /// Its partitions.
     pub partitions: i32,
+    /// Where logic finds its store; none = at a Redis of the stack's own.
+    pub store: Vec<String>,
     /// Further arguments for logic.
     pub logic: Vec<String>,
     /// Further arguments for job.
@@ -36,6 +38,7 @@ impl Default for Options {
             secure: false,
             topic: "goim-push-topic".to_owned(),
             partitions: 9,
+            store: Vec::new(),
             logic: Vec::new(),
             job: Vec::new(),
             comet: Vec::new(),
@@ -54,7 +57,7 @@ pub struct Stack {
     pub logic: Program,
     /// The log.
     pub kafka: Kafka,
-    /// The store.
+    /// The store, unless another was named.
     pub redis: Redis,
     http: Port,
     grpc: Port,
@@ -89,6 +92,9 @@ impl Stack {
             queue = flags::kafka(&secure.sasl_brokers(), &options.topic);
             queue.extend(flags::kafka_sasl(secure, secure.scram()));
             store.extend(flags::redis_secure(redis.secure()));
+        }
+        if !options.store.is_empty() {
+            store = options.store;
         }
         let (http, grpc) = (Port::free()?, Port::free()?);
         let wiring = [flags::logic(&http, &grpc), queue.clone(), store, options.logic].concat();

@@ -40,6 +40,14 @@ const FIXED: [(&str, &str); 10] = [
 ];
 /// Bounds on what is fetched ahead, in KiB and messages of all partitions.
 const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")];
+/// How soon a broker that is away is tried again, and when one that vanished without a word is given up, to be looked
+/// for where its name points by then. librdkafka would wait up to 10 s, 60 s and 30 s.
+const AGAIN: [(&str, &str); 4] = [
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "8000"),
+];
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -66,7 +74,7 @@ pub(crate) struct Shared {
 /// Everything the consumer is told.
 fn settings(config: &KafkaConfig, group: &str) -> anyhow::Result<ClientConfig> {
     let mut client = ClientConfig::new();
-    for (key, value) in QUEUED {
+    for (key, value) in QUEUED.into_iter().chain(AGAIN) {
         client.set(key, value);
     }
     for (key, value) in config.properties()? {

@@ -129,6 +129,29 @@ async fn renew_online_stores_this_comets_counts_and_returns_everybodys() {
 }
 
 #[tokio::test]
+async fn a_renewal_tells_of_a_loss_and_what_is_registered_again_is_found_again() {
+    let server = server().await;
+    let renew = async || {
+        let request = OnlineReq { server: "h1".to_owned(), ..OnlineReq::default() };
+        server.logic().renew_online(request).await.unwrap().into_inner().epoch
+    };
+    let before = renew().await;
+    assert_ne!(before, 0);
+    let connected_ms = server.connect(r#"{"mid":7,"key":"phone"}"#).await.unwrap().connected_ms;
+    assert_eq!(renew().await, before);
+    server.store.lose();
+    assert_eq!(server.at("phone").await, None);
+    assert_ne!(renew().await, before);
+    let sessions = vec![proto::sessions::Held { mid: 7, key: "phone".to_owned(), connected_ms }];
+    let request = RegisterReq { server: "h1".to_owned(), incarnation: 1, sessions };
+    let mut sessions = SessionsClient::new(server.channel.clone());
+    sessions.register(request.clone()).await.unwrap();
+    assert_eq!(server.at("phone").await, Some("h1".into()));
+    server.store.set_away(true);
+    assert_eq!(sessions.register(request).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn receive_and_nodes_are_answered() {
     let server = server().await;
     let proto = Some(Proto { op: 1000, ..Proto::default() });

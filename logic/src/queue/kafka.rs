@@ -115,6 +115,8 @@ fn settings(config: &KafkaConfig) -> Result<ClientConfig, KafkaQueueError> {
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "65536")
         .set("socket.timeout.ms", "10000")
+        // A broker may be back where its name points by now, and not where we still knock.
+        .set("socket.connection.setup.timeout.ms", "8000")
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
+use proto::log::now_ms;
 use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 use tokio::time::Instant;
 
-use super::{Connected, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreResult};
+use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreResult};
 
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -34,6 +35,8 @@ struct Tables {
     online: HashMap<ServerId, Expiring<ServerOnline>>,
     comets: HashMap<ServerId, Expiring<CometInfo>>,
     seen: BTreeMap<(ServerId, u64), i64>,
+    /// Begins at 0: see [`SessionStore::epoch`].
+    losses: u64,
     clock: i64,
     swept: Option<Instant>,
 }
@@ -41,7 +44,8 @@ struct Tables {
 #[derive(Debug)]
 struct Device {
     server: ServerId,
-    since: i64,
+    /// Unix milliseconds, and the order within one.
+    since: (u64, i64),
 }
 
 #[derive(Debug)]
@@ -64,6 +68,12 @@ impl MemoryStore {
     /// Nobody is there yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Forgets everything, as a Redis that was started again does.
+    pub fn lose(&self) {
+        let mut tables = self.tables.lock();
+        *tables = Tables { losses: tables.losses + 1, ..Tables::default() };
     }
 
     fn tables(&self) -> StoreResult<MutexGuard<'_, Tables>> {
@@ -95,14 +105,14 @@ impl Tables {
         live.into_iter().map(|(key, device)| (key.clone(), device.server.clone())).collect()
     }
 
-    fn put(&mut self, session: &Session, ttl: Duration) {
+    fn put(&mut self, session: &Session, since_ms: u64, ttl: Duration) {
         let Session { mid, key, server, incarnation } = session.clone();
         if incarnation != 0 {
             self.incarnations.entry((server.clone(), incarnation)).or_default().insert((mid, key.clone()));
         }
         self.keys.insert(key.clone(), Expiring::new(server.clone(), ttl));
         if !mid.is_anonymous() {
-            let since = self.tick();
+            let since = (since_ms, self.tick());
             self.mids.entry(mid).or_default().insert(key, Device { server, since });
         }
         self.sweep();
@@ -151,7 +161,7 @@ impl SessionStore for MemoryStore {
     async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
         let mut tables = self.tables()?;
         let replaced = tables.locate(&session.key).filter(|server| **server != session.server).cloned();
-        tables.put(session, ttl);
+        tables.put(session, now_ms(), ttl);
         let mut others = if session.mid.is_anonymous() { Vec::new() } else { tables.devices(session.mid) };
         others.retain(|(key, _)| *key != session.key);
         Ok(Connected { replaced, others })
@@ -161,9 +171,25 @@ impl SessionStore for MemoryStore {
         let mut tables = self.tables()?;
         match tables.keys.get_mut(&session.key).filter(|entry| entry.live().is_some()) {
             Some(entry) => entry.until = Instant::now() + ttl,
-            None => tables.put(session, ttl),
+            None => tables.put(session, now_ms(), ttl),
         }
         Ok(())
+    }
+
+    async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()> {
+        let mut tables = self.tables()?;
+        for Held { session, since_ms } in held {
+            let since = tables.mids.get(&session.mid).and_then(|devices| devices.get(&session.key));
+            let is_older = since.is_some_and(|device| device.since.0 < *since_ms);
+            if tables.locate(&session.key).is_none_or(|server| *server == session.server || is_older) {
+                tables.put(session, *since_ms, ttl);
+            }
+        }
+        Ok(())
+    }
+
+    async fn epoch(&self) -> StoreResult<u64> {
+        Ok(1 + self.tables()?.losses)
     }
 
     async fn disconnect(&self, session: &Session) -> StoreResult<bool> {

@@ -6,6 +6,7 @@
 mod config;
 mod keys;
 mod purge;
+mod register;
 pub mod shards;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +26,7 @@ use proto::{Key, Mid, RoomId, ServerId};
 pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
 use keys::{COUNTS_DELETE_IF, DELETE_IF, FIELD_DELETE_IF, Keys, member};
 
-use super::{Connected, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
+use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
 
 /// How many keys go into one command or pipeline.
 const CHUNK: usize = 1000;
@@ -37,6 +38,8 @@ const PING: Duration = Duration::from_secs(2);
 pub struct RedisStore {
     pool: Pool,
     keys: Keys,
+    /// Where the epoch is kept.
+    epochs: std::sync::Arc<[String]>,
     clustered: bool,
     /// The time to live last asked for, in seconds: for what a purge puts back.
     ttl: std::sync::Arc<AtomicU64>,
@@ -52,9 +55,11 @@ impl RedisStore {
         let pool = config.pool()?;
         // The handle ends when the pool is told to quit; nothing waits for it.
         drop(pool.connect());
+        let keys = Keys::new(&config.prefix);
         let store = Self {
             pool,
-            keys: Keys::new(&config.prefix),
+            epochs: keys.epochs(config.cluster).into(),
+            keys,
             clustered: config.cluster,
             ttl: std::sync::Arc::new(AtomicU64::new(1800)),
         };
@@ -221,6 +226,18 @@ impl SessionStore for RedisStore {
             self.weed(session.mid, entries).await?;
         }
         Ok(())
+    }
+
+    async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()> {
+        let ttl = self.ttl(ttl);
+        for chunk in held.chunks(CHUNK) {
+            self.register_again(chunk, ttl).await?;
+        }
+        Ok(())
+    }
+
+    async fn epoch(&self) -> StoreResult<u64> {
+        self.read_epoch().await
     }
 
     async fn disconnect(&self, session: &Session) -> StoreResult<bool> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,6 +51,13 @@ impl Member {
     /// Hands an event over; nobody takes it when the source was closed.
     fn say(&self, event: Event) {
         drop(self.events.blocking_send(event));
+    }
+
+    /// Kafka answered: that is news after it did not.
+    fn up(&self, up: &AtomicBool) {
+        if !up.swap(true, Ordering::AcqRel) {
+            self.say(Event::Up);
+        }
     }
 
     fn down(&self, what: &str, error: impl std::fmt::Display) {
@@ -210,44 +217,59 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
         return;
     }
     member.say(Event::Up);
-    let (mut up, mut heard) = (true, Instant::now());
-    while !member.is_closing() {
-        match consumer.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => {
-                heard = Instant::now();
-                take(consumer, &member, &message);
-            }
-            Some(Err(error)) => {
-                up = false;
-                member.down("reading", error);
-            }
-        }
-        // Who knows no broker any more is as silent as who has nothing to read.
-        if up && heard.elapsed() < START_OVER {
-            continue;
-        }
-        match consumer.fetch_metadata(Some(&topic), ASK) {
-            Ok(_) => {
-                heard = Instant::now();
-                if !std::mem::replace(&mut up, true) {
-                    member.say(Event::Up);
+    let up = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        // A question waits as long as a loaded machine and TLS need; whoever reads must not.
+        let asker = scope.spawn(|| ask_whether_up(consumer, &member, &up)).thread().clone();
+        while !member.is_closing() {
+            match consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => {
+                    member.up(&up);
+                    take(consumer, &member, &message);
+                }
+                Some(Err(error)) => {
+                    member.down("reading", error);
+                    up.store(false, Ordering::Release);
+                    asker.unpark();
                 }
             }
-            Err(error) => {
-                if std::mem::take(&mut up) {
-                    member.down("asking for the topic", error);
-                }
-                member.start_over(consumer, &mut heard);
-            }
         }
-    }
+        asker.unpark();
+    });
     let offsets = std::mem::take(&mut *member.shared.last.lock());
     if !offsets.is_empty()
         && let Err(error) = consumer.commit(&offsets_of(&topic, &offsets), CommitMode::Sync)
     {
         tracing::warn!(%error, "last commit failed");
         *member.shared.last.lock() = offsets;
+    }
+}
+
+/// Asks Kafka now and then, and while it does not answer until it does: who knows no broker any more is as silent as who
+/// has nothing to read.
+fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member, up: &AtomicBool) {
+    let mut heard = Instant::now();
+    while !member.is_closing() {
+        if up.load(Ordering::Acquire) {
+            std::thread::park_timeout(START_OVER);
+            if member.is_closing() {
+                return;
+            }
+        }
+        match consumer.fetch_metadata(Some(&member.shared.topic), ASK) {
+            Ok(_) => {
+                heard = Instant::now();
+                member.up(up);
+            }
+            Err(error) => {
+                if up.swap(false, Ordering::AcqRel) {
+                    member.down("asking for the topic", error);
+                }
+                member.start_over(consumer, &mut heard);
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub const FILE_KEYS: &[(&str, FileKey)] = &[
     ("redis.idletimeout", FileKey::NoEffect),
 ];
 
+/// How many commands may wait in each connection.
+const WAITING: usize = 10_000;
+
 /// Where the sessions are and how to be let in. Redis 6.2 or later.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RedisConfig {
@@ -208,6 +211,8 @@ impl RedisConfig {
                 connection.connection_timeout = self.dial_timeout;
                 connection.internal_command_timeout = self.timeout;
                 connection.max_command_attempts = 2;
+                // While Redis is away, what was asked in vain stays in this buffer; a full one refuses at once.
+                connection.max_command_buffer_len = WAITING;
                 connection.auto_client_setname = false;
                 connection.reconnect_on_auth_error = true;
                 // A connection that answers nothing for this long is made anew: its host may be gone without a word.

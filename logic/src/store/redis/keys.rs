@@ -8,6 +8,7 @@
 //! | `imc_srv_<server>/<incarnation>` | set | `mid key` | twice `redis.expire` |
 //! | `imc_mid_<mid>` | sorted set | key by connect time, Unix ms | `redis.expire` |
 //! | `imc_comet_<server>` | string | [`CometInfo`](proto::logic::CometInfo), protobuf | 30 s |
+//! | `imc_epoch`, on Cluster sixteen of them | string | random number and the server's run id | – |
 //! | `imc_comets` | sorted set | `server/incarnation` by last renewal, Unix ms | – |
 
 use std::sync::Arc;
@@ -32,6 +33,27 @@ pub const COUNTS_DELETE_IF: &str = "local newest = 0 \
     end \
     if newest ~= tonumber(ARGV[1]) then return 0 end \
     return redis.call('DEL', KEYS[1])";
+
+/// Has the key name a server instead of another. 1 = done.
+pub const TAKE_OVER: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+    redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) \
+    return 1";
+/// Forgets an incarnation if it has not renewed since this score.
+pub const RENEWAL_DELETE_IF: &str = "local score = redis.call('ZSCORE', KEYS[1], ARGV[1]) \
+    if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end \
+    return redis.call('ZREM', KEYS[1], ARGV[1])";
+/// The random number kept there, or the one given, which is kept from now on, when there is none or it was kept by
+/// another server than this one: another process, so whatever was not written to disk, or not copied, is lost. Which
+/// server a script runs on only that server knows for sure. Who may not ask for INFO notices no heir.
+pub const EPOCH: &str = "local info = redis.pcall('INFO', 'server') \
+    local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '-' \
+    local kept = redis.call('GET', KEYS[1]) \
+    if kept and string.sub(kept, -#run) == run then return kept end \
+    local new = ARGV[1] .. ' ' .. run \
+    redis.call('SET', KEYS[1], new) \
+    return new";
+/// On how many parts of a cluster's slots an epoch is kept: as many primaries are watched.
+const EPOCHS: usize = 16;
 
 /// The names of a store's keys. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -72,9 +94,39 @@ impl Keys {
     pub fn comets(&self) -> String {
         format!("{}imc_comets", self.prefix)
     }
+
+    /// One on a single server; on a cluster one in each sixteenth of the slots, so that each primary has some.
+    pub fn epochs(&self, clustered: bool) -> Vec<String> {
+        let first = format!("{}imc_epoch", self.prefix);
+        if !clustered {
+            return vec![first];
+        }
+        let mut found = [const { None }; EPOCHS];
+        for name in (0..).map(|number| format!("{first}/{number}")) {
+            let part = usize::from(fred::util::redis_keyslot(name.as_bytes())) * EPOCHS / (1 << 14);
+            found[part].get_or_insert(name);
+            if found.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
 }
 
 /// How a session stands in its incarnation's set.
 pub fn member(session: &Session) -> String {
     format!("{} {}", session.mid, session.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sixteenth_of_a_clusters_slots_has_an_epoch() {
+        let keys = Keys::new("blue:");
+        assert_eq!(keys.epochs(false), ["blue:imc_epoch"]);
+        let slots = keys.epochs(true).into_iter().map(|key| fred::util::redis_keyslot(key.as_bytes()) / 1024);
+        assert_eq!(slots.collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+    }
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fred::interfaces::{SetsInterface, SortedSetsInterface};
+use fred::interfaces::{LuaInterface, SetsInterface, SortedSetsInterface};
 use futures::future::try_join_all;
 use proto::{Mid, ServerId};
 
-use super::keys::member;
+use super::keys::{RENEWAL_DELETE_IF, member};
 use super::{RedisStore, failed};
 use crate::store::{Session, SessionStore, StoreResult};
 
@@ -22,6 +22,8 @@ impl RedisStore {
         let others = seen.iter().filter(|seen| &seen.server == server && seen.incarnation != incarnation);
         let later: Vec<String> = others.map(|seen| self.keys.sessions(server, seen.incarnation)).collect();
         let set = self.keys.sessions(server, incarnation);
+        let name = format!("{server}/{incarnation}");
+        let renewed = self.renewal(&name).await?;
         let mut purged = 0;
         // A Go comet has no set: only its entry goes.
         loop {
@@ -29,13 +31,29 @@ impl RedisStore {
             if members.is_empty() {
                 break;
             }
-            purged += self.purge_batch(server, &later, &members).await?;
+            let count = self.purge_batch(server, &later, &members).await?;
+            if self.renewal(&name).await? != renewed {
+                // It was only silent, and registers what it holds. These it may have registered just before they went.
+                tracing::warn!(%server, incarnation, "a comet that was taken for dead is back, its purge ends");
+                let sessions = members.iter().filter_map(|member| session(member, server));
+                self.put_back(sessions.map(|session| Session { incarnation, ..session })).await?;
+                return Ok(purged);
+            }
+            purged += count;
             // Only now: a purge that is cut short is taken up again by the next.
             let _: i64 = self.client().srem(&set, members).await.map_err(failed)?;
             tokio::time::sleep(PURGE_REST).await;
         }
-        let _: i64 = self.client().zrem(self.keys.comets(), format!("{server}/{incarnation}")).await.map_err(failed)?;
+        if let Some(renewed) = renewed {
+            let with = vec![name, renewed.to_string()];
+            let _: i64 = self.client().eval(RENEWAL_DELETE_IF, self.keys.comets(), with).await.map_err(failed)?;
+        }
         Ok(purged)
+    }
+
+    /// When an incarnation renewed last.
+    async fn renewal(&self, name: &str) -> StoreResult<Option<f64>> {
+        self.client().zscore(self.keys.comets(), name).await.map_err(failed)
     }
 
     /// Which of these members of an incarnation's set are also in a later one's.
@@ -61,14 +79,22 @@ impl RedisStore {
         try_join_all(members.map(|(session, answer)| self.forget_member(session, *answer))).await?;
         // Whoever came back between the look and the deletion is in a later set by now: put it back.
         let returned = self.again(later, all).await?;
-        let ttl = Duration::from_secs(self.ttl.load(Ordering::Relaxed));
-        for session in sessions.iter().filter(|session| {
+        let is_back = |session: &Session| {
             let member = member(session);
             returned.contains(&member) && !spared.contains(&member)
-        }) {
-            self.heartbeat(session, ttl).await?;
-        }
+        };
+        self.put_back(sessions.iter().filter(|session| is_back(session)).cloned()).await?;
         Ok(answers.iter().filter(|answer| **answer == 1).count() as u64)
+    }
+}
+
+impl RedisStore {
+    async fn put_back(&self, sessions: impl Iterator<Item = Session>) -> StoreResult<()> {
+        let ttl = Duration::from_secs(self.ttl.load(Ordering::Relaxed));
+        for session in sessions {
+            self.heartbeat(&session, ttl).await?;
+        }
+        Ok(())
     }
 }
 
