@@ -42,6 +42,8 @@ pub struct Metrics {
     pub queue_bytes: Gauge,
     /// Rooms with somebody in them, per shard added up.
     pub rooms: Gauge,
+    /// Times that a client asked for a room that it may not enter.
+    pub rooms_refused: Counter,
     /// Packets read from clients.
     pub received: Counter,
     to_socket: Histogram,
@@ -69,6 +71,7 @@ impl Metrics {
             dropped: Family::default(),
             queue_bytes: Gauge::default(),
             rooms: Gauge::default(),
+            rooms_refused: Counter::default(),
             received: Counter::default(),
             to_socket: runtime::metrics::latency(),
             auth: runtime::metrics::latency(),
@@ -92,6 +95,7 @@ impl Metrics {
             registry.register("dropped", "Messages not delivered, by reason", all.dropped);
             registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
             registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
+            registry.register("rooms_refused", "Rooms asked for that were not allowed", all.rooms_refused);
             registry.register("received", "Packets read from clients", all.received);
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
