@@ -20,6 +20,8 @@ pub struct Options {
     pub topic: String,
     /// Its partitions.
     pub partitions: i32,
+    /// How clients and backends prove to logic who they are.
+    pub identity: Vec<String>,
     /// Further arguments for logic.
     pub logic: Vec<String>,
     /// Further arguments for job.
@@ -36,6 +38,7 @@ impl Default for Options {
             secure: false,
             topic: "goim-push-topic".to_owned(),
             partitions: 9,
+            identity: flags::trust(),
             logic: Vec::new(),
             job: Vec::new(),
             comet: Vec::new(),
@@ -91,7 +94,7 @@ impl Stack {
             store.extend(flags::redis_secure(redis.secure()));
         }
         let (http, grpc) = (Port::free()?, Port::free()?);
-        let wiring = [flags::logic(&http, &grpc), queue.clone(), store, options.logic].concat();
+        let wiring = [flags::logic(&http, &grpc), options.identity, queue.clone(), store, options.logic].concat();
         let logic = Program::start("logic", &wiring).await?;
         let mut comets = Vec::new();
         for number in 1..=options.comets {
