@@ -8,12 +8,20 @@ use operator::crd::ImCluster;
 use operator::validate::{Cluster, Operand, Workload, validate};
 use runtime::config::{FileKeys, Loaded, Notice};
 
-/// The cluster of a spec in `operator/golden/`.
-fn cluster(spec: &str) -> Cluster {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("operator/golden/{spec}.spec.yaml"));
-    let spec: ImCluster = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+/// A spec in `operator/golden/`.
+fn spec(name: &str) -> ImCluster {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("operator/golden/{name}.spec.yaml"));
+    serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The cluster of it.
+fn cluster(name: &str) -> Cluster {
+    checked(&spec(name))
+}
+
+fn checked(spec: &ImCluster) -> Cluster {
     let operand = Operand { image: "example.com/imcluster".to_owned(), version: "0.1.0".to_owned() };
-    validate(&spec, &operand).unwrap()
+    validate(spec, &operand).unwrap()
 }
 
 /// A folder with what a kubelet would mount at `/etc/imcluster`.
@@ -73,6 +81,49 @@ fn every_service_takes_every_file_that_the_operator_writes_without_a_warning() {
         mounted.load::<logic::Config>(&cluster.logic.workload, &[]);
         mounted.load::<job::Config>(&cluster.job.workload, &[]);
     }
+}
+
+#[test]
+fn every_way_in_which_clients_prove_themselves_is_one_that_logic_takes() {
+    use logic::auth::Auth;
+    let mounted = Mounted::new();
+    std::fs::create_dir_all(mounted.0.path().join("secrets/jwt")).unwrap();
+    std::fs::write(mounted.0.path().join("secrets/jwt/secret"), "s".repeat(32)).unwrap();
+    std::fs::write(mounted.0.path().join("secrets/jwt/keys"), public_key()).unwrap();
+    let load = |auth: serde_json::Value| {
+        let mut spec = serde_json::to_value(spec("external")).unwrap();
+        spec["spec"]["auth"] = auth;
+        let cluster = checked(&serde_json::from_value(spec).unwrap());
+        mounted.load::<logic::Config>(&cluster.logic.workload, &[]).service
+    };
+    let secret = load(serde_json::json!({"jwt": {"secretRef": {"name": "x"}}}));
+    assert!(secret.auth == Auth::Jwt && secret.jwt.jwt_secret_file.is_some());
+    let keys = load(serde_json::json!({"jwt": {
+        "keysSecretRef": {"name": "x"}, "audience": ["a", "b"], "issuer": ["c"], "leewaySeconds": 7,
+    }}));
+    assert!(keys.jwt.jwt_keys_file.is_some_and(|file| file.ends_with("secrets/jwt/keys")));
+    assert_eq!((keys.jwt.jwt_audience, keys.jwt.jwt_issuer), (vec!["a".into(), "b".into()], vec!["c".to_owned()]));
+    assert_eq!(keys.jwt.jwt_leeway.as_secs(), 7);
+    let url = load(serde_json::json!({"jwt": {
+        "jwksUrl": "https://id.example/keys", "jwksRefreshSeconds": 60, "claims": {"mid": "uid", "rooms": "r"},
+    }}));
+    assert_eq!(
+        (url.jwt.jwt_jwks_url.unwrap().as_str(), url.jwt.jwt_jwks_refresh.as_secs()),
+        ("https://id.example/keys", 60)
+    );
+    assert_eq!(
+        (url.jwt.jwt_mid_claim.as_str(), url.jwt.jwt_key_claim.as_str(), url.jwt.jwt_rooms_claim.as_str()),
+        ("uid", "key", "r")
+    );
+    let webhook = load(serde_json::json!({"webhook": {"url": "http://backend/who", "timeoutSeconds": 1, "cache": 5}}));
+    assert_eq!(webhook.auth, Auth::Webhook);
+    let webhook = webhook.auth_webhook;
+    assert_eq!((webhook.auth_webhook_timeout.as_secs(), webhook.auth_webhook_cache), (1, 5));
+}
+
+/// As `openssl pkey -pubout` writes an Ed25519 key.
+fn public_key() -> &'static str {
+    "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
 }
 
 #[test]

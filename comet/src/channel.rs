@@ -64,6 +64,8 @@ pub struct Channel {
     pub connected_ms: Cell<u64>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
+    /// When the token that let it in is too old.
+    pub expires: Cell<Ticks>,
     /// When its session is to be refreshed at logic.
     pub refresh: Cell<Ticks>,
     /// How often that is.
@@ -116,6 +118,7 @@ impl Channel {
             serial,
             connected_ms: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
+            expires: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),
             refresh_every: Cell::default(),
             touched: Cell::new((0, Touched::Shared(0))),
@@ -128,6 +131,11 @@ impl Channel {
         };
         channel.subscribe(accepts);
         channel
+    }
+
+    /// When something is next to be done about it, by the clock alone.
+    pub fn due(&self) -> Ticks {
+        self.deadline.get().min(self.refresh.get()).min(self.expires.get())
     }
 
     /// Adds operations to the accept set, as long as there is room.

@@ -15,6 +15,10 @@ pub enum Close {
     AuthTimeout,
     /// Logic refused who it claims to be.
     AuthRefused,
+    /// The token that let it in, or should have, is too old.
+    Expired,
+    /// It asked for a room that it may not enter, and cannot be told so in another way.
+    RoomRefused,
     /// Logic did not answer: the client may try again.
     LogicAway,
     /// Bytes that are no packet.
@@ -43,12 +47,14 @@ pub enum Close {
 
 impl Close {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Gone,
         Self::Io,
         Self::Handshake,
         Self::AuthTimeout,
         Self::AuthRefused,
+        Self::Expired,
+        Self::RoomRefused,
         Self::LogicAway,
         Self::BadPacket,
         Self::BadFrame(1002),
@@ -71,6 +77,8 @@ impl Close {
             Self::Handshake => "handshake",
             Self::AuthTimeout => "auth_timeout",
             Self::AuthRefused => "auth_refused",
+            Self::Expired => "expired",
+            Self::RoomRefused => "room_refused",
             Self::LogicAway => "logic_away",
             Self::BadPacket => "bad_packet",
             Self::BadFrame(_) => "bad_frame",
@@ -91,6 +99,8 @@ impl Close {
         match self {
             Self::AuthTimeout => Some(("no auth packet in time: send op 7 first", None)),
             Self::AuthRefused => Some(("the auth body was refused: check what it claims", None)),
+            Self::Expired => Some(("the token has expired: come back with a newer one", None)),
+            Self::RoomRefused => Some(("this client may not enter that room", None)),
             Self::LogicAway => Some(("sessions cannot be made right now: try again", Some(2000))),
             Self::BadPacket => Some(("bytes that are no packet: check the header's lengths", None)),
             Self::BadFrame(_) => Some(("bytes that break RFC 6455", None)),
@@ -111,7 +121,9 @@ impl Close {
         match self {
             Self::BadFrame(code) => code,
             Self::BadPacket => 1002,
-            Self::AuthTimeout | Self::AuthRefused | Self::Replaced | Self::Kicked => 1008,
+            Self::AuthTimeout | Self::AuthRefused | Self::RoomRefused | Self::Replaced | Self::Kicked => 1008,
+            // Ours (RFC 6455 §7.4.2): a client that cannot read op 24 knows all the same that a newer token helps.
+            Self::Expired => 4401,
             Self::Slow | Self::RateLimited | Self::Limit | Self::LogicAway | Self::Missed => 1013,
             Self::Drain => 1012,
             Self::Panic => 1011,

@@ -31,8 +31,18 @@ pub struct Identity {
     pub session_ttl: Option<Duration>,
     /// The rooms it may enter; empty = any.
     pub rooms_allowed: Vec<String>,
+    /// When it is to be closed, in Unix milliseconds; 0 = never.
+    pub expires_ms: u64,
     /// When the session was made, in Unix milliseconds by logic's clock; by ours where logic is goim's.
     pub connected_ms: u64,
+}
+
+impl Identity {
+    /// Whether its first room, if it has one, is one that it may enter.
+    pub fn may_begin(&self) -> bool {
+        let is_allowed = |room: &RoomId| self.rooms_allowed.iter().any(|allowed| allowed == room.as_str());
+        self.rooms_allowed.is_empty() || self.room.as_ref().is_none_or(is_allowed)
+    }
 }
 
 /// What a renewal answers.
@@ -61,6 +71,9 @@ pub enum LogicError {
     /// It answered no; asking again will not help. goim's logic says everything this way, also that Redis is away.
     #[error("logic refused: {0}")]
     Refused(String),
+    /// It answered that the client's token is too old; a newer one will help.
+    #[error("logic refused: {0}")]
+    Expired(String),
     /// It did not answer, or could not.
     #[error("logic did not answer: {0}")]
     Unavailable(String),

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub queue_bytes: Gauge,
     /// Rooms with somebody in them, per shard added up.
     pub rooms: Gauge,
+    /// Times that a client asked for a room that it may not enter.
+    pub rooms_refused: Counter,
     /// Packets read from clients.
     pub received: Counter,
     to_socket: Histogram,
@@ -74,6 +76,7 @@ impl Metrics {
             holes: Counter::default(),
             queue_bytes: Gauge::default(),
             rooms: Gauge::default(),
+            rooms_refused: Counter::default(),
             received: Counter::default(),
             to_socket: runtime::metrics::latency(),
             auth: runtime::metrics::latency(),
@@ -99,6 +102,7 @@ impl Metrics {
             registry.register("holes", "Times that this comet was not sent records and told its clients", all.holes);
             registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
             registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
+            registry.register("rooms_refused", "Rooms asked for that were not allowed", all.rooms_refused);
             registry.register("received", "Packets read from clients", all.received);
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);

@@ -82,7 +82,9 @@ impl Probe {
             let give_up = Instant::now() + GIVE_UP;
             loop {
                 match logic.probe(&self.key).await {
-                    Err(LogicError::Refused(why)) => self.give_up(&format!("logic cannot send it: {why}")),
+                    Err(LogicError::Refused(why) | LogicError::Expired(why)) => {
+                        self.give_up(&format!("logic cannot send it: {why}"))
+                    }
                     Err(LogicError::Unavailable(why)) => tracing::debug!(why, "probe not sent"),
                     Ok(()) => {}
                 }

@@ -21,6 +21,9 @@ use crate::transport::Framing;
 /// The longest room key, in bytes.
 const MAX_ROOM: usize = 1024;
 
+/// What op 20 says of a room that logic does not allow this client.
+const NOT_ALLOWED: &str = "not_allowed";
+
 /// A call to logic whose answer the client waits for; the reply to send then, if any.
 pub type Call = Pin<Box<dyn Future<Output = Option<Packet>>>>;
 
@@ -125,10 +128,14 @@ impl Requests {
             op::HEARTBEAT_REPLY => {
                 self.reply(packet, op::HEARTBEAT_REPLY, self.online().to_be_bytes().to_vec().into());
             }
-            op::CHANGE_ROOM => {
-                self.change_room(&RoomId::from(&*String::from_utf8_lossy(packet.body)));
-                self.echo(packet, op::CHANGE_ROOM_REPLY);
-            }
+            op::CHANGE_ROOM => match self.change_room(&RoomId::from(&*String::from_utf8_lossy(packet.body))) {
+                Err(NOT_ALLOWED) if self.caps.any() => {
+                    self.problem(packet, NOT_ALLOWED, "this client may not enter that room");
+                }
+                // goim's op 13 cannot say no, and a client that believes to be elsewhere is worse off than a closed one.
+                Err(NOT_ALLOWED) => return Err(Close::RoomRefused),
+                _ => self.echo(packet, op::CHANGE_ROOM_REPLY),
+            },
             op::SUBSCRIBE => {
                 self.channel.subscribe(ops(packet.body));
                 self.echo(packet, op::SUBSCRIBE_REPLY);
@@ -148,17 +155,22 @@ impl Requests {
     }
 
     /// goim's op 12: leaves every room and enters this one, or none when it is empty. Entering where it is stays.
-    pub fn change_room(&mut self, room: &RoomId) {
+    ///
+    /// # Errors
+    /// Why it stays where it was, as op 20 says it.
+    pub fn change_room(&mut self, room: &RoomId) -> Result<(), &'static str> {
         if room.as_str().is_empty() {
             self.rooms.clear();
             self.counted = None;
-        } else if self.check(room.as_str()).is_ok() {
+        } else {
+            self.check(room.as_str())?;
             self.rooms.retain(|membership| &membership.room().id == room);
             if self.rooms.is_empty() {
                 self.rooms.push(self.shard.bucket.enter(room, &self.channel));
             }
             self.counted = Some(room.clone());
         }
+        Ok(())
     }
 
     fn join_or_leave(&mut self, packet: PacketRef<'_>) {
@@ -204,7 +216,8 @@ impl Requests {
             return Err("bad_room");
         }
         if !self.rooms_allowed.is_empty() && !self.rooms_allowed.iter().any(|allowed| allowed == room) {
-            return Err("not_allowed");
+            self.shard.shared.metrics.rooms_refused.inc();
+            return Err(NOT_ALLOWED);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto::envelope::{Caps, Problem, Welcome};
 use proto::frame;
+use proto::log::now_ms;
 use proto::packet::Packet;
 use proto::{op, token};
 use tokio::net::TcpStream;
@@ -175,12 +176,19 @@ impl Entrance {
         let call = Box::pin(async move { logic.connect(&cookie, token, address).await });
         let mut login = Login { shard: shard.clone(), call: Some(call) };
         match login.answer().await {
-            Ok(identity) => Ok((auth, identity, began)),
+            Ok(identity) if identity.may_begin() => Ok((auth, identity, began)),
+            Ok(Identity { mid, key, .. }) => {
+                // Our logic says no itself; this one made a session.
+                let shared = &shard.shared;
+                shared.shards[shared.home(&key)].send(Command::Depart(mid, key));
+                Err(Close::RoomRefused)
+            }
             Err(error) => {
                 shard.shared.metrics.logic_error("connect");
                 tracing::debug!(%error, address = %self.address, "logic refused a client");
                 Err(match error {
                     LogicError::Refused(_) => Close::AuthRefused,
+                    LogicError::Expired(_) => Close::Expired,
                     LogicError::Unavailable(_) => Close::LogicAway,
                 })
             }
@@ -241,11 +249,15 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));
     channel.refresh_every.set(refresh_every);
+    if identity.expires_ms != 0 {
+        channel.expires.set(shard.tick_after(Duration::from_millis(identity.expires_ms.saturating_sub(now_ms()))));
+    }
     let registration = shard.register(channel.clone());
     let mut requests =
         Requests::new(registration.shard().clone(), channel.clone(), caps, identity.heartbeat, identity.rooms_allowed);
     if let Some(room) = identity.room {
-        requests.change_room(&room);
+        // A key that is no room's enters none, as in goim; one that is not allowed did not get here.
+        let _no_room = requests.change_room(&room);
     }
     if shard.departed.borrow().get(&channel.key).is_some_and(|when| *when >= began) {
         // Logic was told to forget this key while the session was being made: it is written once more.

@@ -195,8 +195,7 @@ impl Shard {
         let index = self.connections.borrow_mut().insert(channel.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.connections.inc();
-        let due = channel.deadline.get().min(channel.refresh.get());
-        self.wheel.borrow_mut().insert((index, channel.serial), due);
+        self.wheel.borrow_mut().insert((index, channel.serial), channel.due());
         Registration { shard: self.clone(), index, channel }
     }
 
@@ -249,13 +248,17 @@ impl Shard {
                     channel.close(Close::HeartbeatTimeout);
                     return None;
                 }
+                if channel.expires.get() <= now {
+                    channel.close(Close::Expired);
+                    return None;
+                }
                 if channel.refresh.get() <= now {
                     // Set again when logic answers; until then its entry comes up as if it did not.
                     let again = session::REFRESH_AGAIN.min(channel.refresh_every.get()).div_duration_f64(TICK);
                     channel.refresh.set(now.saturating_add(again.ceil() as u32).max(now + 1));
                     refresh.push(channel.clone());
                 }
-                Some(channel.deadline.get().min(channel.refresh.get()))
+                Some(channel.due())
             });
             for channel in refresh {
                 tokio::task::spawn_local(session::refresh(self.clone(), channel));

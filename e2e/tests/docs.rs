@@ -1,6 +1,6 @@
 //! `docs/goim.md` names the test behind every row: a row without one, a name that is no test, and a defect that is
-//! passed over fail here. The other pages name flags that exist and every metric. Nothing is run; whoever renames a
-//! test, a flag or a metric changes the page with it.
+//! passed over fail here. `docs/identity.md` names the tests of what nobody gets past. The other pages name flags that
+//! exist and every metric. Nothing is run; whoever renames a test, a flag or a metric changes the page with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -149,6 +149,16 @@ fn every_row_about_goim_names_a_test_that_exists_or_says_why_not() {
     assert!(wrong.is_empty(), "{PAGE}:\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn what_nobody_gets_past_is_tried_by_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/identity.md")).unwrap();
+    let sources = Sources::read(root);
+    let wrong: Vec<String> = citations(&page).filter_map(|citation| sources.miss(citation)).collect();
+    assert!(citations(&page).count() > 15, "docs/identity.md has lost its rows");
+    assert!(wrong.is_empty(), "docs/identity.md:\n{}", wrong.join("\n"));
+}
+
 /// A page with one fault of each kind, over sources made up for it.
 #[test]
 fn a_page_with_faults_is_told_each_of_them() {
@@ -237,7 +247,7 @@ fn named<'a>(page: &'a str, prefix: &str) -> BTreeSet<&'a str> {
 fn the_manual_names_every_metric_and_only_flags_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sources = Sources::read(root);
-    let pages = ["operations", "protocol", "goim"].map(|name| format!("docs/{name}.md"));
+    let pages = ["operations", "protocol", "goim", "identity"].map(|name| format!("docs/{name}.md"));
     let text = pages.map(|page| std::fs::read_to_string(root.join(page)).unwrap());
     let flags: BTreeSet<&str> = text.iter().flat_map(|page| named(page, "--")).collect();
     let unknown: Vec<&str> = flags.into_iter().filter(|flag| !is_flag(&sources, flag)).collect();

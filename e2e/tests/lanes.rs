@@ -11,6 +11,7 @@ mod docs;
 mod floor;
 mod graceful;
 mod hostile;
+mod identity;
 mod image;
 mod imcluster;
 mod kubernetes;

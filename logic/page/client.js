@@ -266,9 +266,9 @@ function decodeEnvelope(body) {
 
 // src/options.ts
 function encodeToken(options, now) {
-  const { mid = 0, platform = "web", capabilities = true, auth } = options;
+  const { mid = 0, platform = "web", capabilities = true } = options;
   const fields = {
-    ...auth,
+    ...now.auth,
     key: now.key ?? "",
     room_id: now.room ?? "",
     platform,
@@ -736,7 +736,7 @@ var Client = class extends Emitter {
   }
   /** One session from finding a server to its end, which is what it answers with. */
   async #attempt() {
-    const { heartbeatMs = 3e4, deadlineMs = 1e4 } = this.#options;
+    const { heartbeatMs = 3e4, deadlineMs = 1e4, auth: given } = this.#options;
     let worked = false;
     try {
       this.#change({ state: "connecting" });
@@ -745,10 +745,12 @@ var Client = class extends Emitter {
       if (node.backoff) this.#backoff.rule = node.backoff;
       this.#change({ state: "connecting", url: node.url });
       if (this.#closed) return this.#closed;
+      const auth = typeof given === "function" ? await given() : given;
+      if (this.#closed) return this.#closed;
       const session = new Session({
         url: node.url,
         webSocket: this.#webSocket,
-        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts }),
+        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts, auth }),
         deadlineMs,
         heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
         onMessage: (message) => this.#deliver(message),

@@ -10,9 +10,12 @@ use runtime::duration;
 use runtime::proxies::Network;
 use runtime::settings;
 
+use crate::auth::jwt::{Jwt, JwtConfig};
+use crate::auth::webhook::{Webhook, WebhookConfig};
+use crate::auth::{Auth, AuthMetrics, Authenticator};
 use crate::queue;
 use crate::receive::ReceiveConfig;
-use crate::session::{Auth, SessionConfig};
+use crate::session::SessionConfig;
 use crate::store::redis::RedisConfig;
 use crate::tokens::Tokens;
 
@@ -25,9 +28,16 @@ pub struct Config {
     /// Where comets call, over gRPC.
     #[arg(long, value_name = "[HOST]:PORT", env = "IMCLUSTER_RPC_ADDR", value_parser = listen, default_value = ":3119")]
     pub rpc_addr: String,
-    /// Who clients are. There is no default: say `trust` to believe what each client says of itself, as goim does.
+    /// How clients prove who they are. There is no default: say `trust` to believe what each client says of itself, as
+    /// goim does, `jwt` to want a signed token, `webhook` to ask a backend.
     #[arg(long, value_name = "HOW", env = "IMCLUSTER_AUTH")]
     pub auth: Auth,
+    /// Which tokens are good.
+    #[command(flatten)]
+    pub jwt: JwtConfig,
+    /// Whom to ask instead.
+    #[command(flatten)]
+    pub auth_webhook: WebhookConfig,
     /// Who may push, without a tokens file: `none` lets everybody who reaches the port.
     #[arg(
         long,
@@ -203,6 +213,29 @@ impl Config {
         });
         opened.transpose()
     }
+
+    /// What tells who clients are.
+    pub(crate) fn authenticator(&self, metrics: &AuthMetrics) -> Result<Authenticator, ConfigError> {
+        let invalid = |why: &str| Err(ConfigError::Invalid(why.to_owned()));
+        // Whoever names keys or a webhook means them to be asked.
+        if self.auth != Auth::Jwt && self.jwt.is_named() {
+            return invalid("keys of tokens are named, which only --auth jwt looks at: say so, or leave the keys out");
+        }
+        if self.auth != Auth::Webhook && self.auth_webhook.auth_webhook_url.is_some() {
+            return invalid("--auth-webhook-url is named, which only --auth webhook asks: say so, or leave it out");
+        }
+        match (self.auth, &self.auth_webhook.auth_webhook_url) {
+            (Auth::Trust, _) => Ok(Authenticator::Trust),
+            (Auth::Jwt, _) => {
+                let keys = self.jwt.keys(metrics.clone()).map_err(ConfigError::Invalid)?;
+                Ok(Authenticator::Jwt(Jwt::new(self.jwt.clone(), keys)))
+            }
+            (Auth::Webhook, Some(url)) => {
+                Ok(Authenticator::Webhook(Webhook::new(&self.auth_webhook, url.clone(), metrics.clone())))
+            }
+            (Auth::Webhook, None) => invalid("--auth webhook needs to know whom to ask: --auth-webhook-url"),
+        }
+    }
 }
 
 /// A region and the provinces that belong to it.
@@ -263,6 +296,7 @@ impl FileKeys for Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         queue::kafka::check(&self.kafka).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        self.authenticator(&AuthMetrics::default())?;
         self.tokens().map(drop)
     }
 }

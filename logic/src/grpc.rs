@@ -20,9 +20,10 @@ use tonic::codec::CompressionEncoding::Gzip;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::auth::Presented;
 use crate::online::Online;
 use crate::receive::Receive;
-use crate::session::Sessions;
+use crate::session::{Entered, Sessions};
 use crate::store::{Held, Session, SessionStore};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -89,9 +90,9 @@ fn answer_in_kind<B>(mut request: http::Request<B>) -> http::Request<B> {
 #[tonic::async_trait]
 impl Logic for Service {
     async fn connect(&self, request: Request<ConnectReq>) -> Answer<ConnectReply> {
-        // The cookie and the address are for ways to authenticate that look at them; `trust` does not.
-        let ConnectReq { server, token, incarnation, .. } = request.into_inner();
-        let identity = self.sessions.connect(server.into(), incarnation, &token).await?;
+        let ConnectReq { server, cookie, token, address, incarnation } = request.into_inner();
+        let presented = Presented { body: &token, cookie: &cookie, address: &address };
+        let Entered { identity, connected_ms } = self.sessions.connect(server.into(), incarnation, presented).await?;
         Ok(Response::new(ConnectReply {
             mid: identity.mid.0,
             key: identity.key.as_str().to_owned(),
@@ -99,8 +100,9 @@ impl Logic for Service {
             accepts: identity.accepts,
             heartbeat: i64::try_from((self.heartbeat)().as_nanos()).unwrap_or(i64::MAX),
             session_ttl_ms: u64::try_from(self.sessions.ttl().as_millis()).unwrap_or(u64::MAX),
-            connected_ms: identity.connected_ms,
-            ..ConnectReply::default()
+            connected_ms,
+            rooms_allowed: rooms_allowed(identity.rooms),
+            expires_ms: identity.expires_ms,
         }))
     }
 
@@ -161,6 +163,15 @@ impl Probe for Service {
         let SendReq { server, key } = request.into_inner();
         self.sessions.probe(server, key).await?;
         Ok(Response::new(SendReply {}))
+    }
+}
+
+/// On the wire no rooms are all rooms. So that none stays none, it is written as the one room that nobody can enter.
+fn rooms_allowed(rooms: Option<Vec<String>>) -> Vec<String> {
+    match rooms {
+        None => Vec::new(),
+        Some(none) if none.is_empty() => vec![String::new()],
+        Some(some) => some,
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod auth;
 pub mod config;
 mod error;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod receive;
 pub mod session;
 pub mod store;
 pub mod tokens;
+mod web;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -86,7 +88,7 @@ impl Listeners {
 /// finished, the queue flushed.
 ///
 /// # Errors
-/// [`ConfigError`](runtime::config::ConfigError) when the tokens file cannot be used; when a server cannot go on.
+/// [`ConfigError`](runtime::config::ConfigError) when the keys of tokens or the push tokens cannot be used; when a server cannot go on.
 pub async fn run(
     config: Config,
     listeners: Listeners,
@@ -117,8 +119,11 @@ pub async fn run(
         let places = [("kafka", config.kafka.brokers.join(",")), ("redis", config.redis.addr.join(","))];
         async move { readiness.tell(&places).await }
     });
-    let service = grpc_service(&config, &store, &queue, online.clone(), nodes.clone(), &process, &stop);
-    let sessions = service.sessions.clone();
+    let counts = SessionMetrics::new(&process.metrics);
+    let auth = config.authenticator(&counts.auth)?;
+    followers.spawn(auth.clone().follow());
+    let sessions = Sessions::new(config.session.clone(), auth, store.clone(), queue.clone(), counts);
+    let service = grpc_service(&config, sessions.clone(), &store, online.clone(), nodes.clone(), &process, &stop);
     let api = Arc::new(http::Api {
         pusher: Pusher::new(store, queue.clone()),
         online,
@@ -187,16 +192,15 @@ fn report(config: &Config, tokens: Option<Tokens>, discovery: Option<Followed>, 
 
 fn grpc_service(
     config: &Config,
+    sessions: Sessions,
     store: &Arc<dyn SessionStore>,
-    queue: &Arc<dyn PushQueue>,
     online: Online,
     nodes: Nodes,
     process: &Process,
     stop: &Shutdown,
 ) -> grpc::Service {
-    let counts = SessionMetrics::new(&process.metrics);
     grpc::Service {
-        sessions: Sessions::new(config.session.clone(), config.auth, store.clone(), queue.clone(), counts),
+        sessions,
         store: store.clone(),
         online,
         receive: receive::Receive::start(&config.receive, &process.metrics, stop.clone()),

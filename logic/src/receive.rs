@@ -11,9 +11,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,10 +22,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::web;
+
 /// The most of an answer that is read, so that its connection can be used again.
 const ANSWER: usize = 64 * 1024;
-
-type Https = hyper_rustls::HttpsConnector<HttpConnector>;
 
 /// Where upstream packets go.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,7 +36,7 @@ pub struct ReceiveConfig {
         long = "receive-url",
         value_name = "URL",
         env = "IMCLUSTER_RECEIVE_URL",
-        value_parser = webhook
+        value_parser = web::url
     )]
     pub url: Option<Url>,
     /// How many of these calls may run at a time.
@@ -105,7 +102,7 @@ impl Receive {
         });
         let queue = config.url.clone().map(|url| {
             let (sender, receiver) = mpsc::channel(usize::from(config.queue));
-            let webhook = Webhook { client: client(), url: url.as_str().into(), timeout: config.timeout };
+            let webhook = Webhook { client: web::client(), url: url.as_str().into(), timeout: config.timeout };
             let permits = Arc::new(Semaphore::new(usize::from(config.concurrency)));
             tokio::spawn(forward(Arc::new(webhook), receiver, permits, results.clone(), shutdown));
             sender
@@ -160,7 +157,7 @@ async fn forward(
 }
 
 struct Webhook {
-    client: Client<Https, Full<Bytes>>,
+    client: web::Client,
     url: Box<str>,
     timeout: Duration,
 }
@@ -193,23 +190,6 @@ impl Webhook {
             Err(_) => "timeout",
         }
     }
-}
-
-fn client() -> Client<Https, Full<Bytes>> {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .expect("ring speaks the default versions of TLS")
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Client::builder(TokioExecutor::new()).build(connector)
-}
-
-fn webhook(text: &str) -> Result<Url, String> {
-    let expected = "expected a URL such as https://backend.example/goim/receive";
-    let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
-    let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    if is_web { Ok(url) } else { Err(expected.to_owned()) }
 }
 
 #[cfg(test)]

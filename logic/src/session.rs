@@ -15,12 +15,12 @@ use prost::Message;
 use proto::log::now_ms;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
-use proto::token::{Token, TokenError};
-use proto::{Key, Mid, RoomId, ServerId, push};
+use proto::{Key, Mid, ServerId, push};
 use runtime::Metrics;
 use runtime::config::FileKey;
 use uuid::Uuid;
 
+use crate::auth::{AuthError, AuthMetrics, Authenticator, Identity, Presented};
 use crate::queue::{NewRecord, PushQueue, QueueError};
 use crate::store::{Connected, Held, Session, SessionStore, StoreError, StoreResult};
 
@@ -69,24 +69,11 @@ pub enum Policy {
     EvictOldest,
 }
 
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Auth {
-    /// They are whoever their token says, as in goim.
-    Trust,
-}
-
-/// Who a client turned out to be.
+/// A client that was let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The member, or anonymous.
-    pub mid: Mid,
-    /// The connection's key, made up when the token had none.
-    pub key: Key,
-    /// Its first room; empty = none.
-    pub room: RoomId,
-    /// The operations it wants.
-    pub accepts: Vec<i32>,
+pub struct Entered {
+    /// Who it is.
+    pub identity: Identity,
     /// When its session was made, in Unix milliseconds. Later than every kick of the same key that was caused by a
     /// session before this one, so that a kick that comes late is told from one for this connection.
     pub connected_ms: u64,
@@ -95,9 +82,9 @@ pub struct Identity {
 /// Why a client is not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// The token is none. Says where, but not what stands there: whoever logs this must not log a token.
-    #[error("auth body: not the JSON of a token{}", place(.0))]
-    Token(#[from] TokenError),
+    /// It is not who it wants to be, or that cannot be told.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The member has as many connections as it may.
     #[error("this member has {limit} connections already")]
     TooMany {
@@ -113,7 +100,7 @@ pub enum Refused {
 #[derive(Clone)]
 pub struct Sessions {
     config: Arc<ArcSwap<SessionConfig>>,
-    auth: Auth,
+    auth: Authenticator,
     store: Arc<dyn SessionStore>,
     queue: Arc<dyn PushQueue>,
     metrics: SessionMetrics,
@@ -135,12 +122,14 @@ struct KickLabels {
 pub struct SessionMetrics {
     connects: Family<ConnectLabels, Counter>,
     kicks: Family<KickLabels, Counter>,
+    /// Of those who say who they are.
+    pub auth: AuthMetrics,
 }
 
 impl SessionMetrics {
     /// Registers them under `imcluster_logic_`.
     pub fn new(metrics: &Metrics) -> Self {
-        let new = Self::default();
+        let new = Self { auth: AuthMetrics::register(metrics), ..Self::default() };
         metrics.register("logic", |registry| {
             registry.register("connects", "Clients that asked to be let in, by result", new.connects.clone());
             registry.register("kicks", "Connections that were told to end, by reason and result", new.kicks.clone());
@@ -153,7 +142,7 @@ impl Sessions {
     /// Sessions in this store; kicks go into this queue.
     pub fn new(
         config: SessionConfig,
-        auth: Auth,
+        auth: Authenticator,
         store: Arc<dyn SessionStore>,
         queue: Arc<dyn PushQueue>,
         metrics: SessionMetrics,
@@ -175,11 +164,21 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Refused`] says why not.
-    pub async fn connect(&self, server: ServerId, incarnation: u64, token: &[u8]) -> Result<Identity, Refused> {
-        let answer = self.admit(server, incarnation, token).await;
+    pub async fn connect(
+        &self,
+        server: ServerId,
+        incarnation: u64,
+        presented: Presented<'_>,
+    ) -> Result<Entered, Refused> {
+        let answer = self.admit(server, incarnation, presented).await;
         let result = match &answer {
             Ok(_) => "ok",
-            Err(Refused::Token(_)) => "token",
+            Err(Refused::Auth(AuthError::Token(_))) => "token",
+            Err(Refused::Auth(AuthError::Denied(denied))) => {
+                self.metrics.auth.deny(denied);
+                "denied"
+            }
+            Err(Refused::Auth(AuthError::Away(_))) => "auth_away",
             Err(Refused::TooMany { .. }) => "limit",
             Err(Refused::Store(_)) => "store",
         };
@@ -187,16 +186,14 @@ impl Sessions {
         answer
     }
 
-    async fn admit(&self, server: ServerId, incarnation: u64, token: &[u8]) -> Result<Identity, Refused> {
-        let mut identity = match self.auth {
-            Auth::Trust => trusted(token)?,
-        };
+    async fn admit(&self, server: ServerId, incarnation: u64, presented: Presented<'_>) -> Result<Entered, Refused> {
+        let identity = self.auth.identify(presented).await?;
         let asked_ms = now_ms();
         let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
         let Connected { replaced, mut others } = self.store.connect(&session, self.ttl()).await?;
         let (limit, policy) = {
             let config = self.config.load();
-            (config.limit, config.policy)
+            (identity.connections.unwrap_or(config.limit), config.policy)
         };
         if limit != 0 && others.len() >= limit {
             match policy {
@@ -212,11 +209,11 @@ impl Sessions {
             }
         }
         // A key that is taken over may be back where it was before, and its first move may be of this millisecond.
-        identity.connected_ms = now_ms() + u64::from(replaced.is_some());
+        let connected_ms = now_ms() + u64::from(replaced.is_some());
         if let Some(old) = replaced {
             self.kick("moved", old, session.key, asked_ms);
         }
-        Ok(identity)
+        Ok(Entered { identity, connected_ms })
     }
 
     async fn evict(&self, mid: Mid, key: Key, server: ServerId, asked_ms: u64) -> StoreResult<()> {
@@ -291,22 +288,10 @@ impl Sessions {
     }
 }
 
-/// goim's rule: the token is believed, and a connection without a key gets one.
-fn trusted(token: &[u8]) -> Result<Identity, TokenError> {
-    let Token { mid, key, room_id, accepts, .. } = Token::parse(token)?;
-    let key = if key.is_empty() { Uuid::new_v4().to_string() } else { key };
-    Ok(Identity { mid, key: key.into(), room: room_id.into(), accepts, connected_ms: 0 })
-}
-
 async fn send(queue: &dyn PushQueue, mut record: PushMsg) -> Result<(), QueueError> {
     record.id = Uuid::now_v7().as_bytes().to_vec().into();
     let key = push::record_key(&record).into_owned().into();
     queue.send(NewRecord::new(key, record.encode_to_vec().into(), None)?).await.map(drop)
-}
-
-fn place(error: &TokenError) -> String {
-    let json = std::error::Error::source(error).and_then(|source| source.downcast_ref::<serde_json::Error>());
-    json.map_or_else(String::new, |error| format!(" (line {}, column {})", error.line(), error.column()))
 }
 
 fn expire(text: &str) -> Result<Duration, String> {

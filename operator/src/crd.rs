@@ -4,6 +4,7 @@
 //! What a single field or several together may be is said here too, as bounds and CEL rules, so that the API server
 //! refuses at once what could never run. What it takes a cluster to know is `validate`'s.
 
+mod auth;
 mod bounds;
 mod comet;
 mod job;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use auth::{Auth, AuthWebhook, Claims, Jwt, Trust};
 pub use comet::{
     Advertise, CometConfig, CometIngress, CometSpec, Drain, Exposure, ExposureType, Listeners, PodServiceType, Rollout,
     TcpListener, TlsListener, WebSocketListener, Zone,
@@ -150,23 +152,6 @@ pub struct ImClusterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
 }
-
-/// How clients prove who they are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.trust)",
-    "message": "auth says nothing: set auth.trust to {} to believe what each client says of itself",
-}]))]
-pub struct Auth {
-    /// Clients are whoever they say they are, as in goim. For closed networks, or behind a gateway that checks them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trust: Option<Trust>,
-}
-
-/// Clients are believed; there is nothing to set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Trust {}
 
 /// Who may push.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

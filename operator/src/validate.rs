@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use cluster::*;
 use runtime::pod::{self, Component};
-pub(crate) use settings::{CLIENT_TLS, LOGIC_PEERS, PUSH_TOKENS};
+pub(crate) use settings::{CLIENT_TLS, JWT, JWT_KEYS, JWT_SECRET, LOGIC_PEERS, PUSH_TOKENS};
 
 use crate::crd::{ImCluster, ImClusterSpec, ManageTopic, RedisMode};
 
@@ -63,8 +63,7 @@ pub fn validate(cluster: &ImCluster, operand: &Operand) -> Result<Cluster, Inval
     let namespace = cluster.metadata.namespace.clone().ok_or_else(|| missing("metadata.namespace"))?;
     let spec = &cluster.spec;
     supported(&spec.version, &operand.version)?;
-    let auth = spec.auth.trust.as_ref().map(|_| "trust");
-    let auth = auth.ok_or_else(|| Invalid::spec("spec.auth", "expected trust: {} (each client is who it says)"))?;
+    let auth = auth(&spec.auth)?;
     let secret = spec.push.as_ref().and_then(|push| push.tokens_secret_ref.as_ref());
     let push_token = PushToken {
         secret: secret.map_or_else(|| format!("{name}-push-token"), |given| given.name.clone()),
@@ -91,7 +90,7 @@ pub fn validate(cluster: &ImCluster, operand: &Operand) -> Result<Cluster, Inval
         service_monitor: service_monitor(spec),
         name: whole.name,
         namespace: whole.namespace,
-        auth,
+        auth: whole.auth,
         push_token,
         kafka: whole.kafka,
         redis: whole.redis,
@@ -103,10 +102,28 @@ struct Whole<'a> {
     name: String,
     namespace: String,
     spec: &'a ImClusterSpec,
-    auth: &'static str,
+    auth: Auth,
     kafka: Kafka,
     redis: Redis,
     group: String,
+}
+
+fn auth(spec: &crate::crd::Auth) -> Result<Auth, Invalid> {
+    match (&spec.trust, &spec.jwt, &spec.webhook) {
+        (Some(_), None, None) => Ok(Auth::Trust),
+        (None, Some(jwt), None) => Ok(Auth::Jwt(keys(jwt)?, Box::new(jwt.clone()))),
+        (None, None, Some(webhook)) => Ok(Auth::Webhook(webhook.clone())),
+        _ => Err(Invalid::spec("spec.auth", "expected one of trust: {} (each client is who it says), jwt and webhook")),
+    }
+}
+
+fn keys(jwt: &crate::crd::Jwt) -> Result<KeysOf, Invalid> {
+    match (&jwt.secret_ref, &jwt.keys_secret_ref, &jwt.jwks_url) {
+        (Some(secret), None, None) => Ok(KeysOf::Secret(secret.name.clone())),
+        (None, Some(secret), None) => Ok(KeysOf::Keys(secret.name.clone())),
+        (None, None, Some(url)) => Ok(KeysOf::Url(url.clone())),
+        _ => Err(Invalid::spec("spec.auth.jwt", "expected one of secretRef, keysSecretRef and jwksUrl")),
+    }
 }
 
 /// Any patch of the operator's own minor version and of the one before: what our pods of those versions need is known.

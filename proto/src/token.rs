@@ -1,7 +1,9 @@
 //! What a client presents when it authenticates: goim's JSON, read by Go's rules (`encoding/json`).
-//! comet reads only what it was announced ([`announced`]); logic reads who it is ([`Token::parse`]).
+//! comet reads only what it was announced ([`announced`]); logic reads who it is ([`Token::parse`], [`carried`]).
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::Mid;
 use crate::envelope::Caps;
@@ -41,8 +43,14 @@ impl Token {
 /// The capabilities announced in an auth body; none when it is not JSON or does not say.
 pub fn announced(body: &[u8]) -> Caps {
     // A bare JWT, or anything else that is no object, announces nothing.
-    let Announced(names) = serde_json::from_str(&go_text(body)).unwrap_or_default();
+    let names: Vec<String> = field(body, "caps").unwrap_or_default();
     Caps::from_names(names.iter().map(String::as_str))
+}
+
+/// The signed or opaque token that an auth body carries in its field `token`, whatever the other fields hold; none when
+/// the body is no object, has no such field, or has no text there.
+pub fn carried(body: &[u8]) -> Option<String> {
+    field(body, "token")
 }
 
 impl<'de> Deserialize<'de> for Token {
@@ -84,33 +92,42 @@ impl<'de> Deserialize<'de> for Token {
     }
 }
 
-/// The names in `caps`, whatever the other fields hold.
-#[derive(Default)]
-struct Announced(Vec<String>);
+/// One field of an object, by Go's rules for names and repeats; whatever the other fields hold.
+fn field<T: DeserializeOwned>(body: &[u8], name: &str) -> Option<T> {
+    let text = go_text(body);
+    let mut json = serde_json::Deserializer::from_str(&text);
+    let found = Field(name, PhantomData).deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    found
+}
 
-impl<'de> Deserialize<'de> for Announced {
-    fn deserialize<D: Deserializer<'de>>(body: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Announced;
+struct Field<'a, T>(&'a str, PhantomData<T>);
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object with caps")
-            }
+impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Field<'_, T> {
+    type Value = Option<T>;
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Announced, M::Error> {
-                let mut names = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if folded(&name) == "caps" {
-                        names = map.next_value::<Option<_>>()?.unwrap_or_default();
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(Announced(names))
+    fn deserialize<D: Deserializer<'de>>(self, body: D) -> Result<Option<T>, D::Error> {
+        body.deserialize_map(self)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Field<'_, T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an object with {}", self.0)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<T>, M::Error> {
+        let mut found = None;
+        while let Some(name) = map.next_key::<String>()? {
+            if folded(&name) == self.0 {
+                found = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
-        body.deserialize_map(Fields)
+        Ok(found)
     }
 }
 

@@ -207,7 +207,7 @@ export class Client extends Emitter<ClientEvents> {
 
   /** One session from finding a server to its end, which is what it answers with. */
   async #attempt(): Promise<ClientError> {
-    const { heartbeatMs = 30_000, deadlineMs = 10_000 } = this.#options;
+    const { heartbeatMs = 30_000, deadlineMs = 10_000, auth: given } = this.#options;
     let worked = false;
     try {
       this.#change({ state: "connecting" });
@@ -216,10 +216,12 @@ export class Client extends Emitter<ClientEvents> {
       if (node.backoff) this.#backoff.rule = node.backoff;
       this.#change({ state: "connecting", url: node.url });
       if (this.#closed) return this.#closed;
+      const auth = typeof given === "function" ? await given() : given;
+      if (this.#closed) return this.#closed;
       const session = new Session({
         url: node.url,
         webSocket: this.#webSocket,
-        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts }),
+        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts, auth }),
         deadlineMs,
         heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
         onMessage: (message) => this.#deliver(message),

@@ -4,7 +4,7 @@ export { Client, type ClientEvents, type StateChange } from "./client.js";
 export { ClientError, type LocalCode } from "./error.js";
 export { type Gap, Message } from "./message.js";
 export { type NodeList, nodeUrls } from "./nodes.js";
-export type { ClientOptions } from "./options.js";
+export type { AuthFields, ClientOptions } from "./options.js";
 export {
   type Envelope,
   MalformedPacket,

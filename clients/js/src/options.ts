@@ -22,8 +22,11 @@ export interface ClientOptions {
   accepts?: readonly number[];
   /** Announce ImCluster's extensions (many rooms, message ids, gaps). Default true; harmless towards goim. */
   capabilities?: boolean;
-  /** More fields for the auth JSON. */
-  auth?: Readonly<Record<string, unknown>>;
+  /**
+   * More fields for the auth JSON, such as `token`. A function is asked for them before every connection, so that a
+   * token that has expired is followed by a newer one.
+   */
+  auth?: AuthFields | (() => AuthFields | Promise<AuthFields>);
   /** Default: the global one. Node before 22 has none: pass `WebSocket` of the package `ws`. */
   webSocket?: WebSocketConstructor;
   /** Connect again when the connection is lost. Default true. */
@@ -36,14 +39,17 @@ export interface ClientOptions {
   random?: () => number;
 }
 
+/** Fields of the auth JSON. */
+export type AuthFields = Readonly<Record<string, unknown>>;
+
 /** goim's token plus `caps`. Throws when it is longer than a server takes. */
 export function encodeToken(
   options: ClientOptions,
-  now: { key: string | undefined; room: string | undefined; accepts: Iterable<number> },
+  now: { key: string | undefined; room: string | undefined; accepts: Iterable<number>; auth?: AuthFields | undefined },
 ): Uint8Array {
-  const { mid = 0, platform = "web", capabilities = true, auth } = options;
+  const { mid = 0, platform = "web", capabilities = true } = options;
   const fields = {
-    ...auth,
+    ...now.auth,
     key: now.key ?? "",
     room_id: now.room ?? "",
     platform,

@@ -52,6 +52,25 @@ test("auth comes first, with goim's fields and our capabilities", async (t) => {
   assert.deepEqual(client.rooms, ["live://1"]);
 });
 
+test("a token that has expired is followed by a newer one", async (t) => {
+  let times = 0;
+  const auth = async () => {
+    times += 1;
+    if (times === 2) throw new Error("no token right now");
+    return { token: `token-${times}` };
+  };
+  const { server, client, errors } = await pair(t, { auth });
+  const online = client.connect();
+  const first = await server.admit(CAPS);
+  await online;
+  assert.equal(first.token["token"], "token-1");
+  first.send(Op.Error, 0, { code: "expired", reason: "the token has expired: come back with a newer one" });
+  first.drop();
+  const second = await server.admit(CAPS);
+  assert.deepEqual([second.token["token"], second.token["key"]], ["token-3", "k1"]);
+  assert.equal((await errors.take("the expiry")).code, "expired");
+});
+
 test("a heartbeat follows at once and tells the online count", async (t) => {
   const { server, client } = await pair(t);
   const counted = new Promise((resolve) => client.once("count", resolve));

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Backoff, DEFAULT_RULE, backoffRule } from "../dist/backoff.js";
 import { Emitter } from "../dist/emitter.js";
-import { encodeToken } from "../dist/options.js";
+import { type AuthFields, type ClientOptions, encodeToken } from "../dist/options.js";
 import { RepeatFilter } from "../dist/repeats.js";
 import { chunk, readResults } from "../dist/rooms.js";
 
@@ -75,7 +75,8 @@ test("a node list's back-off is taken field by field, nonsense is not", () => {
 
 test("the token has goim's fields and our capabilities, and takes any int64", () => {
   const now = { key: undefined, room: "live://1", accepts: [1000] };
-  const text = (options: object) => new TextDecoder().decode(encodeToken({ server: "", ...options }, now));
+  const text = ({ auth, ...options }: Partial<ClientOptions> & { auth?: AuthFields }) =>
+    new TextDecoder().decode(encodeToken({ server: "", ...options }, { ...now, auth }));
   assert.equal(
     text({ mid: 9223372036854775807n }),
     '{"mid":9223372036854775807,"key":"","room_id":"live://1","platform":"web","accepts":[1000],"caps":["envelope","rooms"]}',

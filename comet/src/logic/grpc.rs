@@ -173,7 +173,11 @@ impl From<Status> for LogicError {
                 | Code::Aborted
                 | Code::DataLoss
         );
-        if unanswered || status.source().is_some() { Self::Unavailable(text) } else { Self::Refused(text) }
+        match status.code() {
+            _ if unanswered || status.source().is_some() => Self::Unavailable(text),
+            Code::Unauthenticated => Self::Expired(text),
+            _ => Self::Refused(text),
+        }
     }
 }
 
@@ -193,6 +197,7 @@ impl TryFrom<ConnectReply> for Identity {
             heartbeat: Duration::from_nanos(heartbeat),
             session_ttl: Some(Duration::from_millis(reply.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
             rooms_allowed: reply.rooms_allowed,
+            expires_ms: reply.expires_ms,
             connected_ms: if reply.connected_ms == 0 { now_ms() } else { reply.connected_ms },
         })
     }

@@ -59,6 +59,7 @@ struct Token {
     room_id: String,
     accepts: Vec<i32>,
     rooms_allowed: Vec<String>,
+    expires_ms: u64,
     session_ttl_ms: u64,
 }
 
@@ -117,6 +118,9 @@ impl Logic for MemoryLogic {
         let mut state = self.note(Said::Connect { cookie: cookie.to_owned(), token: token.clone(), address })?;
         let token: Token =
             serde_json::from_slice(&token).map_err(|error| LogicError::Refused(format!("auth body: {error}")))?;
+        if (1..=now_ms()).contains(&token.expires_ms) {
+            return Err(LogicError::Expired("the token has expired".to_owned()));
+        }
         let key = if token.key.is_empty() {
             state.made += 1;
             format!("made-up-{}", state.made).into()
@@ -132,6 +136,7 @@ impl Logic for MemoryLogic {
             heartbeat: self.heartbeat,
             session_ttl: Some(Duration::from_millis(token.session_ttl_ms)).filter(|ttl| !ttl.is_zero()),
             rooms_allowed: token.rooms_allowed,
+            expires_ms: token.expires_ms,
             connected_ms: now_ms(),
         })
     }

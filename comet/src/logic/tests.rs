@@ -23,7 +23,8 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9));
 /// What a [`Logic`] does, whoever does it; `twin` is where the calls arrive.
 async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let token = Bytes::from_static(
-        br#"{"mid":7,"key":"k1","room_id":"live://1","accepts":[1000,-1],"rooms_allowed":["live://1"],"session_ttl_ms":9}"#,
+        br#"{"mid":7,"key":"k1","room_id":"live://1","accepts":[1000,-1],"rooms_allowed":["live://1"],
+            "session_ttl_ms":9,"expires_ms":99999999999999}"#,
     );
     let before = now_ms();
     let identity = logic.connect("sid=1", token.clone(), ADDRESS).await.unwrap();
@@ -39,6 +40,7 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
             heartbeat: Duration::from_secs(480),
             session_ttl: Some(Duration::from_millis(9)),
             rooms_allowed: vec!["live://1".into()],
+            expires_ms: 99_999_999_999_999,
             connected_ms: identity.connected_ms,
         }
     );
@@ -83,6 +85,9 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     ];
     assert_eq!(said[3..], rest);
 
+    let late = logic.connect("", Bytes::from_static(br#"{"mid":7,"expires_ms":1}"#), ADDRESS).await.unwrap_err();
+    assert!(matches!(&late, LogicError::Expired(_)), "{late}");
+
     twin.set_down(true);
     assert!(matches!(logic.heartbeat(Mid(7), &key).await, Err(LogicError::Unavailable(_))));
     twin.set_down(false);
@@ -101,6 +106,7 @@ struct Served {
 fn status(error: LogicError) -> Status {
     match error {
         LogicError::Refused(text) => Status::unknown(text),
+        LogicError::Expired(text) => Status::unauthenticated(text),
         LogicError::Unavailable(text) => Status::unavailable(text),
     }
 }
@@ -142,7 +148,7 @@ impl logic_server::Logic for Served {
             accepts: identity.accepts,
             heartbeat: self.heartbeat.unwrap_or(identity.heartbeat.as_nanos() as i64),
             rooms_allowed: identity.rooms_allowed,
-            expires_ms: 0,
+            expires_ms: identity.expires_ms,
             session_ttl_ms: identity.session_ttl.map_or(0, |ttl| ttl.as_millis() as u64),
             connected_ms: identity.connected_ms,
         }))
@@ -256,7 +262,7 @@ async fn a_refusal_and_an_outage_are_told_apart() {
         let calls = served.calls.clone();
         let address = served.start(grpc::server()).await;
         let error = client(&address).connect("", Bytes::from_static(b"{}"), ADDRESS).await.unwrap_err();
-        assert_eq!(matches!(error, LogicError::Refused(_)), refused, "{code:?}: {error}");
+        assert_eq!(!matches!(error, LogicError::Unavailable(_)), refused, "{code:?}: {error}");
         assert_eq!(calls.load(Ordering::Relaxed), 1, "a call that was answered is not repeated");
     }
 }

@@ -9,6 +9,7 @@ mod connecting;
 mod drain;
 mod frames;
 mod grpc;
+mod identity;
 mod limits;
 mod operations;
 mod pushes;

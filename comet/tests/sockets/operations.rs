@@ -96,12 +96,11 @@ async fn op_13_comes_also_when_the_room_is_refused_and_the_old_one_is_kept() {
     let (comet, _) = comet(&[]).await;
     let token = r#"{"key":"k","room_id":"a","rooms_allowed":["a","b"]}"#;
     let mut client = Client::signed_in(&comet, false, token).await;
-    for refused in ["c".to_owned(), "b".repeat(1025)] {
-        client.send(&packet(12, 2, refused.clone())).await;
-        client.expect(&packet(13, 2, refused)).await;
-        comet.push_room("a", &["still"]).await;
-        assert_eq!(client.pushed().await, [(1000, "still".into())]);
-    }
+    let refused = "b".repeat(1025);
+    client.send(&packet(12, 2, refused.clone())).await;
+    client.expect(&packet(13, 2, refused)).await;
+    comet.push_room("a", &["still"]).await;
+    assert_eq!(client.pushed().await, [(1000, "still".into())]);
     comet.stop().await;
 }
 

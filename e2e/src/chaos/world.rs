@@ -52,7 +52,7 @@ impl World {
         let mut logics = Vec::new();
         for _ in 0..Self::LOGICS {
             let (http, grpc) = (Port::free()?, Port::free()?);
-            let wiring = [flags::logic(&http, &grpc), queue.clone(), flags::sentinel(&redis)].concat();
+            let wiring = [flags::logic(&http, &grpc), flags::trust(), queue.clone(), flags::sentinel(&redis)].concat();
             logics.push(Logic { program: Program::start("logic", &wiring).await?, http, grpc });
         }
         let logic: Vec<String> = logics.iter().map(|logic| logic.grpc.address().to_string()).collect();

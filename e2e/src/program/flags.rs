@@ -20,14 +20,19 @@ pub fn admin(port: &Port) -> Vec<String> {
     pairs(&[("--admin", port.address().to_string())])
 }
 
-/// Logic: its own ports, and goim's trust in everybody.
+/// Logic: its own ports.
 pub fn logic(http: &Port, grpc: &Port) -> Vec<String> {
-    pairs(&[
-        ("--http-addr", http.address().to_string()),
-        ("--rpc-addr", grpc.address().to_string()),
-        ("--auth", "trust".to_owned()),
-        ("--push-auth", "none".to_owned()),
-    ])
+    pairs(&[("--http-addr", http.address().to_string()), ("--rpc-addr", grpc.address().to_string())])
+}
+
+/// Logic: goim's trust in everybody.
+pub fn trust() -> Vec<String> {
+    pairs(&[("--auth", "trust".to_owned()), ("--push-auth", "none".to_owned())])
+}
+
+/// Logic: clients by tokens signed with this secret, backends by the tokens of this file.
+pub fn tokens(secret: &Path, push_tokens: &Path) -> Vec<String> {
+    pairs(&[("--auth", "jwt".to_owned()), ("--jwt-secret-file", path(secret)), ("--push-tokens", path(push_tokens))])
 }
 
 /// Comet: its name, its own ports, and where logic is: one address, or several.

@@ -22,6 +22,8 @@ pub struct Options {
     pub partitions: i32,
     /// Where logic finds its store; none = at a Redis of the stack's own.
     pub store: Vec<String>,
+    /// How clients and backends prove to logic who they are.
+    pub identity: Vec<String>,
     /// Further arguments for logic.
     pub logic: Vec<String>,
     /// Further arguments for job.
@@ -39,6 +41,7 @@ impl Default for Options {
             topic: "goim-push-topic".to_owned(),
             partitions: 9,
             store: Vec::new(),
+            identity: flags::trust(),
             logic: Vec::new(),
             job: Vec::new(),
             comet: Vec::new(),
@@ -97,7 +100,7 @@ impl Stack {
             store = options.store;
         }
         let (http, grpc) = (Port::free()?, Port::free()?);
-        let wiring = [flags::logic(&http, &grpc), queue.clone(), store, options.logic].concat();
+        let wiring = [flags::logic(&http, &grpc), options.identity, queue.clone(), store, options.logic].concat();
         let logic = Program::start("logic", &wiring).await?;
         let mut comets = Vec::new();
         for number in 1..=options.comets {

@@ -75,7 +75,60 @@ fn auth_and_push_auth_must_be_named() {
     assert!(parse("--auth trust --push-auth none").is_ok());
     assert!(parse("--auth trust --push-tokens x.toml").is_ok());
     assert!(parse("--auth trust --push-tokens x.toml --push-auth none").is_err());
-    assert!(parse("--auth jwt --push-auth none").unwrap_err().contains("trust"));
+    assert!(parse("--auth other --push-auth none").unwrap_err().contains("trust, jwt, webhook"));
+}
+
+#[test]
+fn jwt_needs_keys_and_keys_need_jwt() {
+    let check = |flags: &str| {
+        let config = parse(&format!("--push-auth none {flags}")).unwrap_or_else(|error| panic!("{error}"));
+        config.check().map_err(|error| error.to_string())
+    };
+    let missing = check("--auth jwt").unwrap_err();
+    for flag in ["--jwt-secret-file", "--jwt-keys-file", "--jwt-jwks-url"] {
+        assert!(missing.contains(flag), "{flag}: {missing}");
+    }
+    assert!(check("--auth trust --jwt-jwks-url https://id.example/keys").unwrap_err().contains("--auth jwt"));
+    check("--auth jwt --jwt-jwks-url https://id.example/keys").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    let with = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        check(&format!("--auth jwt --jwt-secret-file {}", path.display()))
+    };
+    with(&"s".repeat(32)).unwrap();
+    for (text, expected) in [
+        ("hush-hush", "at least 32 bytes"),
+        ("-----BEGIN PUBLIC KEY-----\nhush-hush-hush-hush-hush-hush\n", "--jwt-keys-file"),
+        ("{\"keys\":[\"hush-hush-hush-hush-hush-hush\"]}", "--jwt-keys-file"),
+    ] {
+        let error = with(text).unwrap_err();
+        assert!(error.starts_with("--jwt-secret-file is `") && error.contains(expected), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+    assert!(check("--auth jwt --jwt-keys-file /nowhere").unwrap_err().contains("can be read"));
+    let two = format!("--auth jwt --push-auth none --jwt-secret-file {0} --jwt-keys-file {0}", path.display());
+    assert!(parse(&two).unwrap_err().contains("cannot be used with"));
+    assert!(parse("--auth jwt --push-auth none --jwt-leeway 1h").unwrap_err().contains("at most 5m"));
+}
+
+#[test]
+fn the_webhook_needs_a_url_and_a_url_the_webhook() {
+    let check = |flags: &str| {
+        let config = parse(&format!("--push-auth none {flags}")).unwrap_or_else(|error| panic!("{error}"));
+        config.check().map_err(|error| error.to_string())
+    };
+    let url = "--auth-webhook-url https://backend.example/who";
+    check(&format!("--auth webhook {url}")).unwrap();
+    assert!(check("--auth webhook").unwrap_err().contains("--auth-webhook-url"));
+    for other in ["trust", "jwt --jwt-jwks-url https://id.example/keys"] {
+        assert!(check(&format!("--auth {other} {url}")).unwrap_err().contains("--auth webhook"));
+    }
+    let keys = "--jwt-jwks-url https://id.example/keys";
+    assert!(check(&format!("--auth webhook {url} {keys}")).unwrap_err().contains("--auth jwt"));
+    for (wrong, expected) in [("5s", "at most 4s"), ("0s", "more than 0s")] {
+        assert!(parse(&format!("--auth webhook {url} --auth-webhook-timeout {wrong}")).unwrap_err().contains(expected));
+    }
 }
 
 #[test]
@@ -117,7 +170,7 @@ fn goims_own_file_starts_logic_once_auth_is_named() {
     let missing = load(&[]).unwrap_err();
     assert_eq!(missing.exit_code(), 64);
     let missing = missing.to_string();
-    for part in ["--auth trust (", "imcluster.auth", "; and one of --push-auth none (", "imcluster.pushAuth"] {
+    for part in ["--auth trust|jwt", "imcluster.auth", "; and one of --push-auth none (", "imcluster.pushAuth"] {
         assert!(missing.contains(part), "{part}: {missing}");
     }
     assert!(missing.contains("), --push-tokens <FILE> ("), "{missing}");

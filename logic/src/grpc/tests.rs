@@ -13,9 +13,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
+use crate::auth::{AuthError, Authenticator, Away, Denied};
 use crate::queue::memory::MemoryQueue;
 use crate::receive::ReceiveConfig;
-use crate::session::{Auth, Policy, SessionConfig, SessionMetrics};
+use crate::session::{Policy, Refused, SessionConfig, SessionMetrics};
 use crate::store::memory::MemoryStore;
 
 struct Server {
@@ -33,7 +34,7 @@ async fn server() -> Server {
     let receive = ReceiveConfig { url: None, concurrency: 1, queue: 1, timeout: Duration::from_secs(2) };
     let online = Online::default();
     let service = Service {
-        sessions: Sessions::new(config, Auth::Trust, store.clone(), queue, SessionMetrics::default()),
+        sessions: Sessions::new(config, Authenticator::Trust, store.clone(), queue, SessionMetrics::default()),
         store: store.clone(),
         online: online.clone(),
         receive: Receive::start(&receive, &Metrics::default(), Shutdown::new()),
@@ -89,6 +90,23 @@ async fn a_bad_token_and_one_connection_too_many_are_unknown_errors_in_plain_tex
     server.connect(r#"{"mid":7,"key":"a"}"#).await.unwrap();
     let refused = server.connect(r#"{"mid":7,"key":"b"}"#).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::Unknown, "this member has 1 connections already"));
+}
+
+#[test]
+fn a_client_is_told_to_try_again_or_to_bring_a_newer_token_only_where_that_helps() {
+    let code = |error: AuthError| Status::from(Refused::Auth(error)).code();
+    assert_eq!(code(Away("no keys yet").into()), Code::Unavailable);
+    assert_eq!(code(Denied::Expired.into()), Code::Unauthenticated);
+    for denied in [Denied::Mid, Denied::Key, Denied::Room, Denied::Signature, Denied::Webhook, Denied::NotYet] {
+        assert_eq!(code(denied.into()), Code::Unknown);
+    }
+}
+
+#[test]
+fn no_room_allowed_is_not_every_room() {
+    assert_eq!(rooms_allowed(None), [""; 0]);
+    assert_eq!(rooms_allowed(Some(vec![])), [""]);
+    assert_eq!(rooms_allowed(Some(vec!["a://1".to_owned()])), ["a://1"]);
 }
 
 #[test]

@@ -94,8 +94,8 @@ async fn what_fails_is_counted_by_reason() {
 
 #[test]
 fn only_web_addresses_are_taken() {
-    assert!(webhook("https://backend.example/hook?x=1").is_ok());
+    assert!(web::url("https://backend.example/hook?x=1").is_ok());
     for text in ["backend:80", "ftp://backend/", "/hook"] {
-        assert!(webhook(text).unwrap_err().starts_with("expected a URL"), "{text}");
+        assert!(web::url(text).unwrap_err().starts_with("expected a URL"), "{text}");
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use proto::log::{MemoryLog, Record};
 
 use super::*;
+use crate::auth::jwt::{Jwt, JwtConfig};
+use crate::auth::signer;
 use crate::queue::memory::MemoryQueue;
 use crate::store::memory::MemoryStore;
 
@@ -18,13 +20,13 @@ fn setup(limit: usize, policy: Policy) -> Setup {
     let (store, log) = (Arc::new(MemoryStore::new()), MemoryLog::new(1, 1 << 20));
     let config = SessionConfig { expire: Duration::from_secs(1800), limit, policy };
     let queue = Arc::new(MemoryQueue::new(log.clone()));
-    let sessions = Sessions::new(config, Auth::Trust, store.clone(), queue, SessionMetrics::default());
+    let sessions = Sessions::new(config, Authenticator::Trust, store.clone(), queue, SessionMetrics::default());
     Setup { sessions, store, log }
 }
 
 impl Setup {
-    async fn connect(&self, server: &str, token: &str) -> Result<Identity, Refused> {
-        self.sessions.connect(server.into(), 1, token.as_bytes()).await
+    async fn connect(&self, server: &str, body: &str) -> Result<Entered, Refused> {
+        self.sessions.connect(server.into(), 1, Presented { body: body.as_bytes(), ..Presented::default() }).await
     }
 
     async fn at(&self, key: &str) -> Option<String> {
@@ -48,9 +50,16 @@ async fn a_token_is_believed() {
     let setup = setup(0, Policy::Refuse);
     let token = r#"{"mid":7,"key":"phone","room_id":"test://1","platform":"web","accepts":[1000,1001]}"#;
     let before = now_ms();
-    let identity = setup.connect("h1", token).await.unwrap();
-    let (accepts, connected_ms) = (vec![1000, 1001], identity.connected_ms);
-    let expected = Identity { mid: Mid(7), key: "phone".into(), room: "test://1".into(), accepts, connected_ms };
+    let Entered { identity, connected_ms } = setup.connect("h1", token).await.unwrap();
+    let expected = Identity {
+        mid: Mid(7),
+        key: "phone".into(),
+        room: "test://1".into(),
+        accepts: vec![1000, 1001],
+        rooms: None,
+        connections: None,
+        expires_ms: 0,
+    };
     assert_eq!(identity, expected);
     assert!((before..=now_ms()).contains(&connected_ms));
     assert_eq!(setup.at("phone").await.as_deref(), Some("h1"));
@@ -60,7 +69,7 @@ async fn a_token_is_believed() {
 async fn a_connection_without_a_key_gets_a_uuid_v4() {
     let setup = setup(0, Policy::Refuse);
     for token in ["{}", r#"{"key":""}"#, "null"] {
-        let identity = setup.connect("h1", token).await.unwrap();
+        let Entered { identity, .. } = setup.connect("h1", token).await.unwrap();
         assert_eq!(identity.key.as_str().len(), 36);
         assert_eq!(Uuid::parse_str(identity.key.as_str()).unwrap().get_version_num(), 4);
         assert!(identity.mid.is_anonymous());
@@ -71,7 +80,7 @@ async fn a_connection_without_a_key_gets_a_uuid_v4() {
 async fn a_token_that_is_none_is_refused_and_leaves_nothing() {
     let setup = setup(0, Policy::Refuse);
     for token in ["", "[]", r#"{"mid":"1","key":"k"}"#, r#"{"key":"k"} trailing"#] {
-        assert!(matches!(setup.connect("h1", token).await, Err(Refused::Token(_))), "{token}");
+        assert!(matches!(setup.connect("h1", token).await, Err(Refused::Auth(AuthError::Token(_)))), "{token}");
     }
     assert_eq!(setup.at("k").await, None);
 }
@@ -116,6 +125,35 @@ async fn one_connection_too_many_is_refused_and_the_others_stay() {
     setup.connect("h1", r#"{"mid":7,"key":"b"}"#).await.unwrap();
     setup.connect("h1", r#"{"mid":8,"key":"c"}"#).await.unwrap();
     setup.connect("h1", r#"{"key":"anonymous"}"#).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_says_how_many_connections_its_member_may_have() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        jwt: JwtConfig,
+    }
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(signer::SECRET).unwrap();
+    let line = ["logic", "--jwt-secret-file", file.path().to_str().unwrap()];
+    let config = <Line as clap::Parser>::parse_from(line).jwt;
+    let keys = config.keys(AuthMetrics::default()).unwrap();
+    let mut setup = setup(2, Policy::Refuse);
+    setup.sessions.auth = Authenticator::Jwt(Jwt::new(config, keys));
+    let token = |more| {
+        let claims = signer::claims(more);
+        signer::Signer::Secret(signer::SECRET).token(&serde_json::json!({"alg": "HS256"}), &claims)
+    };
+    let (one, three) = (serde_json::json!({"connections": 1}), serde_json::json!({"connections": 3, "sub": 8}));
+    setup.connect("h1", &token(one.clone())).await.unwrap();
+    let refused = setup.connect("h1", &token(one)).await.unwrap_err();
+    assert!(matches!(refused, Refused::TooMany { limit: 1 }), "{refused}");
+    for _ in 0..3 {
+        setup.connect("h1", &token(three.clone())).await.unwrap();
+    }
+    assert!(matches!(setup.connect("h1", &token(three)).await, Err(Refused::TooMany { limit: 3 })));
+    assert!(matches!(setup.connect("h1", "{}").await, Err(Refused::Auth(AuthError::Denied(_)))));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::meta::{self, Place, child_name, selector};
 use super::pod::Mount;
 use super::{Child, Facts, Stage};
-use crate::validate::{ClientTls, Cluster};
+use crate::validate::{Auth, ClientTls, Cluster, JWT, JWT_KEYS, JWT_SECRET, KeysOf};
 
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
     for component in Component::SERVICES {
@@ -102,6 +102,15 @@ pub(super) fn deployment_spec(cluster: &Cluster) -> Value {
         // The API server wants it to be more than that.
         "progressDeadlineSeconds": min_ready + 600,
     })
+}
+
+/// The Secret with the keys of clients' tokens.
+pub(super) fn auth_secret(cluster: &Cluster) -> Option<Mount> {
+    match &cluster.auth {
+        Auth::Jwt(KeysOf::Secret(secret), _) => Some(Mount::secret(JWT, secret, &[JWT_SECRET])),
+        Auth::Jwt(KeysOf::Keys(secret), _) => Some(Mount::secret(JWT, secret, &[JWT_KEYS])),
+        Auth::Jwt(KeysOf::Url(_), _) | Auth::Trust | Auth::Webhook(_) => None,
+    }
 }
 
 /// The Secrets with which Kafka is reached.

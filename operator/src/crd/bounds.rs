@@ -11,6 +11,10 @@ pub(super) const ADDRESS: &str = r"^(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z]([-_.0-9A-Za-
 /// An image reference without its tag and digest.
 pub(super) const REPOSITORY: &str =
     r"^[0-9A-Za-z]([-_.0-9A-Za-z]*[0-9A-Za-z])?(:[1-9][0-9]{0,4})?(/[0-9a-z]+((\.|_|__|-+)[0-9a-z]+)*)*$";
+/// A URL of a web server, without a password in it.
+pub(super) const WEB: &str = r"^https?://[^/@?#\s]+([/?][^#\s]*)?$";
+/// One of several, which a comma would separate.
+pub(super) const NO_COMMA: &str = r"^[^,]+$";
 /// A topic or consumer group of Kafka.
 pub(super) const KAFKA_NAME: &str = r"^[-._0-9A-Za-z]+$";
 /// A Kubernetes quantity.

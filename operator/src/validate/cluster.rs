@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use runtime::pod::{Component, Topology};
 
+use crate::crd::{AuthWebhook, Jwt};
+
 /// One cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
@@ -19,8 +21,8 @@ pub struct Cluster {
     pub version: String,
     /// What our pods run.
     pub image: Image,
-    /// How clients prove who they are, as logic's `auth` says it.
-    pub auth: &'static str,
+    /// How clients prove who they are.
+    pub auth: Auth,
     /// The Secret of those who may push.
     pub push_token: PushToken,
     /// Where push records are.
@@ -37,6 +39,28 @@ pub struct Cluster {
     pub network_policy: Option<Vec<String>>,
     /// Labels of the ServiceMonitor; `None` = no ServiceMonitor.
     pub service_monitor: Option<BTreeMap<String, String>>,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Auth {
+    /// They are believed.
+    Trust,
+    /// By a token, signed with a key from there.
+    Jwt(KeysOf, Box<Jwt>),
+    /// By what a backend says.
+    Webhook(AuthWebhook),
+}
+
+/// Where the keys of tokens are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeysOf {
+    /// The Secret with `secret`.
+    Secret(String),
+    /// The Secret with `keys`.
+    Keys(String),
+    /// A JWKS there.
+    Url(String),
 }
 
 /// What our pods run.

@@ -5,7 +5,7 @@ use runtime::duration;
 use runtime::pod::{self, Component};
 use toml::{Table, Value};
 
-use super::{ClientTls, Comet, Invalid, Kafka, Redis, Whole, overlay};
+use super::{Auth, ClientTls, Comet, Invalid, Kafka, KeysOf, Redis, Whole, overlay};
 use crate::crd::Drain;
 
 /// The name, after the cluster's, of the Service that has every ready logic for an address.
@@ -15,6 +15,13 @@ pub(crate) const CLIENT_TLS: &str = "tls";
 /// The folder of the push tokens.
 pub(crate) const PUSH_TOKENS: &str = "push";
 
+/// The folder of the keys that clients' tokens are signed with.
+pub(crate) const JWT: &str = "jwt";
+/// The key of a Secret that is one.
+pub(crate) const JWT_SECRET: &str = "secret";
+/// The key of a Secret that holds public keys.
+pub(crate) const JWT_KEYS: &str = "keys";
+
 /// The file with a certificate or a secret.
 fn file(what: &str, key: &str) -> Value {
     Value::String(format!("{}/{key}", pod::secret_dir(what)))
@@ -22,6 +29,12 @@ fn file(what: &str, key: &str) -> Value {
 
 fn put(table: &mut Table, name: &str, value: impl Into<Value>) {
     table.insert(name.to_owned(), value.into());
+}
+
+fn put_some(table: &mut Table, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        put(table, name, value);
+    }
 }
 
 fn every_address(port: u16) -> String {
@@ -67,7 +80,7 @@ pub(super) fn logic(whole: &Whole<'_>) -> Table {
     let mut table = Table::new();
     put(&mut table, "httpAddr", every_address(pod::LOGIC_HTTP));
     put(&mut table, "rpcAddr", every_address(pod::LOGIC_GRPC));
-    put(&mut table, "auth", whole.auth);
+    auth(&mut table, &whole.auth);
     put(&mut table, "pushTokens", file(PUSH_TOKENS, pod::TOKENS_FILE));
     put(&mut table, "comets", comets(whole));
     put(&mut table, "topology", format!("{}/{}", pod::TOPOLOGY_DIR, pod::TOPOLOGY_FILE));
@@ -78,6 +91,36 @@ pub(super) fn logic(whole: &Whole<'_>) -> Table {
     put(&mut table, "kafkaReplication", i64::from(topic.replication));
     redis(&mut table, &whole.redis);
     table
+}
+
+/// What is not set is as logic has it.
+fn auth(table: &mut Table, auth: &Auth) {
+    let (of, jwt) = match auth {
+        Auth::Trust => return put(table, "auth", "trust"),
+        Auth::Webhook(webhook) => {
+            put(table, "auth", "webhook");
+            put(table, "authWebhookUrl", webhook.url.clone());
+            put_some(table, "authWebhookTimeout", webhook.timeout_seconds.map(seconds));
+            return put_some(table, "authWebhookCache", webhook.cache.map(i64::from));
+        }
+        Auth::Jwt(of, jwt) => (of, jwt),
+    };
+    put(table, "auth", "jwt");
+    match of {
+        KeysOf::Secret(_) => put(table, "jwtSecretFile", file(JWT, JWT_SECRET)),
+        KeysOf::Keys(_) => put(table, "jwtKeysFile", file(JWT, JWT_KEYS)),
+        KeysOf::Url(url) => put(table, "jwtJwksUrl", url.clone()),
+    }
+    put_some(table, "jwtJwksRefresh", jwt.jwks_refresh_seconds.map(seconds));
+    put_some(table, "jwtLeeway", jwt.leeway_seconds.map(seconds));
+    for (name, list) in [("jwtAudience", &jwt.audience), ("jwtIssuer", &jwt.issuer)] {
+        put_some(table, name, (!list.is_empty()).then(|| texts(list)));
+    }
+    let claims = jwt.claims.clone().unwrap_or_default();
+    put_some(table, "jwtMidClaim", claims.mid);
+    put_some(table, "jwtKeyClaim", claims.key);
+    put_some(table, "jwtRoomsClaim", claims.rooms);
+    put_some(table, "jwtConnectionsClaim", claims.connections);
 }
 
 /// What clients are told about where to connect.

@@ -227,7 +227,11 @@ fn zones_with_jobs_of_their_own_can_name_deployments() {
 
 #[test]
 fn what_cel_would_have_refused_is_refused_here_too() {
-    assert!(refused(json!({"auth": {"trust": null}})).starts_with("spec.auth: expected trust"));
+    assert!(refused(json!({"auth": {"trust": null}})).starts_with("spec.auth: expected one of trust"));
+    assert!(
+        refused(json!({"auth": {"jwt": {"jwksUrl": "https://id.example"}}})).starts_with("spec.auth: expected one")
+    );
+    assert!(refused(json!({"auth": {"trust": null, "jwt": {}}})).starts_with("spec.auth.jwt: expected one of"));
     assert!(refused(json!({"kafka": {"dev": null}})).starts_with("spec.kafka: expected exactly one"));
     assert!(refused(json!({"redis": {"dev": null}})).starts_with("spec.redis: expected exactly one"));
     assert!(

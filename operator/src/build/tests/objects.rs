@@ -226,6 +226,26 @@ fn a_users_own_push_tokens_have_to_be_there() {
     assert!(volume["secret"]["optional"].is_null(), "{volume}");
 }
 
+#[test]
+fn the_keys_of_clients_tokens_are_mounted_alone_and_in_logic_alone() {
+    for (auth, secret, key) in [
+        (serde_json::json!({"jwt": {"secretRef": {"name": "mine"}}}), "mine", "secret"),
+        (serde_json::json!({"jwt": {"keysSecretRef": {"name": "theirs"}}}), "theirs", "keys"),
+    ] {
+        let cluster = changed("dev", |it| it.spec.auth = serde_json::from_value(auth).unwrap());
+        for (name, template) in templates(&build(&cluster, &facts())) {
+            let volumes = template["spec"]["volumes"].as_array().unwrap();
+            let found = volumes.iter().find(|volume| volume["name"] == "jwt");
+            if name != "prod-logic" {
+                assert!(found.is_none(), "{name}");
+                continue;
+            }
+            let source = serde_json::json!({"secretName": secret, "items": [{"key": key, "path": key}]});
+            assert_eq!(found.unwrap()["secret"], source);
+        }
+    }
+}
+
 fn push_volume(cluster: &Cluster) -> Value {
     let mounted = templates(&build(cluster, &facts()));
     let logic = mounted.iter().find(|(name, _)| name.ends_with("-logic")).unwrap();
