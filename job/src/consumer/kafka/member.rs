@@ -1,8 +1,9 @@
 //! The consumer's thread: prepares the group's first start, polls, and answers librdkafka when partitions move.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,11 +38,15 @@ pub struct Member {
     events: mpsc::Sender<Event>,
     /// The offset expected next of each assigned partition.
     expected: Mutex<HashMap<i32, i64>>,
+    /// Whether Kafka answered when it was last heard of.
+    up: AtomicBool,
+    /// The thread that asks while it does not.
+    asker: OnceLock<Thread>,
 }
 
 impl Member {
     pub(super) fn new(shared: Arc<Shared>, events: mpsc::Sender<Event>) -> Self {
-        Self { shared, events, expected: Mutex::default() }
+        Self { shared, events, expected: Mutex::default(), up: AtomicBool::new(false), asker: OnceLock::new() }
     }
 
     fn is_closing(&self) -> bool {
@@ -54,14 +59,19 @@ impl Member {
     }
 
     /// Kafka answered: that is news after it did not.
-    fn up(&self, up: &AtomicBool) {
-        if !up.swap(true, Ordering::AcqRel) {
+    fn up(&self) {
+        if !self.up.swap(true, Ordering::AcqRel) {
             self.say(Event::Up);
         }
     }
 
+    /// It did not: from now on it is asked until it does.
     fn down(&self, what: &str, error: impl std::fmt::Display) {
         self.say(Event::Down(format!("{what}: {error}")));
+        self.up.store(false, Ordering::Release);
+        if let Some(asker) = self.asker.get() {
+            asker.unpark();
+        }
     }
 
     /// Asks until there is an answer; `None` when the process ends first.
@@ -74,7 +84,10 @@ impl Member {
         let mut since = Instant::now();
         while !self.is_closing() {
             match question() {
-                Ok(answer) => return Some(answer),
+                Ok(answer) => {
+                    self.up();
+                    return Some(answer);
+                }
                 Err(error) => self.down(what, error),
             }
             self.start_over(consumer, &mut since);
@@ -216,23 +229,18 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
     if member.ask(consumer, "joining the group", || consumer.subscribe(&[&topic])).is_none() {
         return;
     }
-    member.say(Event::Up);
-    let up = AtomicBool::new(true);
     std::thread::scope(|scope| {
         // A question waits as long as a loaded machine and TLS need; whoever reads must not.
-        let asker = scope.spawn(|| ask_whether_up(consumer, &member, &up)).thread().clone();
+        let asker = scope.spawn(|| ask_whether_up(consumer, &member)).thread().clone();
+        let asker = member.asker.get_or_init(|| asker);
         while !member.is_closing() {
             match consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {
-                    member.up(&up);
+                    member.up();
                     take(consumer, &member, &message);
                 }
-                Some(Err(error)) => {
-                    member.down("reading", error);
-                    up.store(false, Ordering::Release);
-                    asker.unpark();
-                }
+                Some(Err(error)) => member.down("reading", error),
             }
         }
         asker.unpark();
@@ -248,10 +256,10 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
 
 /// Asks Kafka now and then, and while it does not answer until it does: who knows no broker any more is as silent as who
 /// has nothing to read.
-fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member, up: &AtomicBool) {
+fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member) {
     let mut heard = Instant::now();
     while !member.is_closing() {
-        if up.load(Ordering::Acquire) {
+        if member.up.load(Ordering::Acquire) {
             std::thread::park_timeout(START_OVER);
             if member.is_closing() {
                 return;
@@ -260,10 +268,10 @@ fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member, up: &AtomicB
         match consumer.fetch_metadata(Some(&member.shared.topic), ASK) {
             Ok(_) => {
                 heard = Instant::now();
-                member.up(up);
+                member.up();
             }
             Err(error) => {
-                if up.swap(false, Ordering::AcqRel) {
+                if member.up.load(Ordering::Acquire) {
                     member.down("asking for the topic", error);
                 }
                 member.start_over(consumer, &mut heard);
