@@ -1,7 +1,5 @@
 //! Killed with -9 in the middle of it, a process costs nobody a message and gives nobody one twice.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use e2e::bench::measure;

@@ -14,6 +14,7 @@ mod hostile;
 mod identity;
 mod image;
 mod imcluster;
+mod killed;
 mod kubernetes;
 mod missed;
 mod neighbours;
