@@ -36,6 +36,7 @@ impl Mounted {
         for (what, key, from) in [
             ("kafka-ca", "ca.crt", &authority.ca()),
             ("redis-ca", "ca.crt", &authority.ca()),
+            ("auth-ca", "ca.crt", &authority.ca()),
             ("kafka-certificate", "tls.crt", &issued.cert),
             ("kafka-certificate", "tls.key", &issued.key),
             ("tls", "tls.crt", &issued.cert),
@@ -115,7 +116,10 @@ fn every_way_in_which_clients_prove_themselves_is_one_that_logic_takes() {
         (url.jwt.jwt_mid_claim.as_str(), url.jwt.jwt_key_claim.as_str(), url.jwt.jwt_rooms_claim.as_str()),
         ("uid", "key", "r")
     );
-    let webhook = load(serde_json::json!({"webhook": {"url": "http://backend/who", "timeoutSeconds": 1, "cache": 5}}));
+    let webhook = load(serde_json::json!({"webhook": {
+        "url": "https://backend/who", "timeoutSeconds": 1, "cache": 5, "caSecretRef": {"name": "x"},
+    }}));
+    assert!(webhook.auth_ca_file.is_some_and(|file| file.ends_with("secrets/auth-ca/ca.crt")));
     assert_eq!(webhook.auth, Auth::Webhook);
     let webhook = webhook.auth_webhook;
     assert_eq!((webhook.auth_webhook_timeout.as_secs(), webhook.auth_webhook_cache), (1, 5));

@@ -18,6 +18,7 @@ use crate::receive::ReceiveConfig;
 use crate::session::SessionConfig;
 use crate::store::redis::RedisConfig;
 use crate::tokens::Tokens;
+use crate::web;
 
 /// logic's settings.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,6 +39,10 @@ pub struct Config {
     /// Whom to ask instead.
     #[command(flatten)]
     pub auth_webhook: WebhookConfig,
+    /// PEM file of the certificate authorities that the server behind --jwt-jwks-url or --auth-webhook-url is checked
+    /// against; without it the public ones. Read at the start.
+    #[arg(long, value_name = "FILE", env = "IMCLUSTER_AUTH_CA_FILE")]
+    pub auth_ca_file: Option<PathBuf>,
     /// Who may push, without a tokens file: `none` lets everybody who reaches the port.
     #[arg(
         long,
@@ -224,14 +229,19 @@ impl Config {
         if self.auth != Auth::Webhook && self.auth_webhook.auth_webhook_url.is_some() {
             return invalid("--auth-webhook-url is named, which only --auth webhook asks: say so, or leave it out");
         }
+        let client = match &self.auth_ca_file {
+            None => web::client(),
+            Some(path) => web::trusting(path)
+                .map_err(|error| ConfigError::Invalid(format!("--auth-ca-file is `{}`: {error}", path.display())))?,
+        };
         match (self.auth, &self.auth_webhook.auth_webhook_url) {
             (Auth::Trust, _) => Ok(Authenticator::Trust),
             (Auth::Jwt, _) => {
-                let keys = self.jwt.keys(metrics.clone()).map_err(ConfigError::Invalid)?;
+                let keys = self.jwt.keys(client, metrics.clone()).map_err(ConfigError::Invalid)?;
                 Ok(Authenticator::Jwt(Jwt::new(self.jwt.clone(), keys)))
             }
             (Auth::Webhook, Some(url)) => {
-                Ok(Authenticator::Webhook(Webhook::new(&self.auth_webhook, url.clone(), metrics.clone())))
+                Ok(Authenticator::Webhook(Webhook::new(&self.auth_webhook, url.clone(), client, metrics.clone())))
             }
             (Auth::Webhook, None) => invalid("--auth webhook needs to know whom to ask: --auth-webhook-url"),
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use cluster::*;
 use runtime::pod::{self, Component};
-pub(crate) use settings::{CLIENT_TLS, JWT, JWT_KEYS, JWT_SECRET, LOGIC_PEERS, PUSH_TOKENS};
+pub(crate) use settings::{AUTH_CA, CLIENT_TLS, JWT, JWT_KEYS, JWT_SECRET, LOGIC_PEERS, PUSH_TOKENS};
 
 use crate::crd::{ImCluster, ImClusterSpec, ManageTopic, RedisMode};
 

@@ -61,7 +61,7 @@ impl JwtConfig {
     ///
     /// # Errors
     /// One line: which setting is missing or wrong.
-    pub fn keys(&self, metrics: AuthMetrics) -> Result<KeyRing, String> {
+    pub fn keys(&self, client: web::Client, metrics: AuthMetrics) -> Result<KeyRing, String> {
         let file = |name, path: &PathBuf, form| {
             let invalid = |error| format!("{name} is `{}`: {error}", path.display());
             KeyRing::file(path.clone(), form, metrics.clone()).map_err(invalid)
@@ -69,7 +69,7 @@ impl JwtConfig {
         match (&self.jwt_secret_file, &self.jwt_keys_file, &self.jwt_jwks_url) {
             (Some(path), _, _) => file("--jwt-secret-file", path, Form::Secret),
             (_, Some(path), _) => file("--jwt-keys-file", path, Form::File),
-            (_, _, Some(url)) => Ok(KeyRing::url(url.clone(), self.jwt_jwks_refresh, metrics)),
+            (_, _, Some(url)) => Ok(KeyRing::url(url.clone(), self.jwt_jwks_refresh, client, metrics)),
             (None, None, None) => {
                 Err("--auth jwt needs the keys: one of --jwt-secret-file, --jwt-keys-file, --jwt-jwks-url".to_owned())
             }

@@ -81,12 +81,12 @@ impl KeyRing {
     }
 
     /// The keys behind a URL; none until [`follow`](Self::follow) has asked for them.
-    pub fn url(url: Url, every: Duration, metrics: AuthMetrics) -> Self {
-        Self::asking(url, every, UNKNOWN, metrics)
+    pub fn url(url: Url, every: Duration, client: web::Client, metrics: AuthMetrics) -> Self {
+        Self::asking(url, every, UNKNOWN, client, metrics)
     }
 
-    fn asking(url: Url, every: Duration, again: Duration, metrics: AuthMetrics) -> Self {
-        let published = Published { url, every, client: web::client(), again, asked: tokio::sync::Mutex::default() };
+    fn asking(url: Url, every: Duration, again: Duration, client: web::Client, metrics: AuthMetrics) -> Self {
+        let published = Published { url, every, client, again, asked: tokio::sync::Mutex::default() };
         Self::new(Vec::new(), Origin::Url(Box::new(published)), metrics)
     }
 

@@ -89,9 +89,9 @@ enum Called {
 
 impl Webhook {
     /// Asks there.
-    pub fn new(config: &WebhookConfig, url: Url, metrics: AuthMetrics) -> Self {
+    pub fn new(config: &WebhookConfig, url: Url, client: web::Client, metrics: AuthMetrics) -> Self {
         let memory = Mutex::new(Memory { most: config.auth_webhook_cache, ..Memory::default() });
-        let (client, calls, timeout) = (web::client(), Semaphore::new(CALLS), config.auth_webhook_timeout);
+        let (calls, timeout) = (Semaphore::new(CALLS), config.auth_webhook_timeout);
         Self { shared: Arc::new(Shared { url, timeout, client, calls, memory, metrics }) }
     }
 

@@ -126,6 +126,8 @@ fn the_webhook_needs_a_url_and_a_url_the_webhook() {
     }
     let keys = "--jwt-jwks-url https://id.example/keys";
     assert!(check(&format!("--auth webhook {url} {keys}")).unwrap_err().contains("--auth jwt"));
+    let nowhere = check(&format!("--auth webhook {url} --auth-ca-file /nowhere")).unwrap_err();
+    assert!(nowhere.starts_with("--auth-ca-file is `/nowhere`: expected a file of PEM certificates"), "{nowhere}");
     for (wrong, expected) in [("5s", "at most 4s"), ("0s", "more than 0s")] {
         assert!(parse(&format!("--auth webhook {url} --auth-webhook-timeout {wrong}")).unwrap_err().contains(expected));
     }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::meta::{self, Place, child_name, selector};
 use super::pod::Mount;
 use super::{Child, Facts, Stage};
-use crate::validate::{Auth, ClientTls, Cluster, JWT, JWT_KEYS, JWT_SECRET, KeysOf};
+use crate::validate::{AUTH_CA, Auth, ClientTls, Cluster, JWT, JWT_KEYS, JWT_SECRET, KeysOf};
 
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
     for component in Component::SERVICES {
@@ -104,13 +104,17 @@ pub(super) fn deployment_spec(cluster: &Cluster) -> Value {
     })
 }
 
-/// The Secret with the keys of clients' tokens.
-pub(super) fn auth_secret(cluster: &Cluster) -> Option<Mount> {
-    match &cluster.auth {
-        Auth::Jwt(KeysOf::Secret(secret), _) => Some(Mount::secret(JWT, secret, &[JWT_SECRET])),
-        Auth::Jwt(KeysOf::Keys(secret), _) => Some(Mount::secret(JWT, secret, &[JWT_KEYS])),
-        Auth::Jwt(KeysOf::Url(_), _) | Auth::Trust | Auth::Webhook(_) => None,
-    }
+/// The Secrets with which clients are told.
+pub(super) fn auth_secrets(cluster: &Cluster) -> Vec<Mount> {
+    let (keys, ca) = match &cluster.auth {
+        Auth::Trust => return Vec::new(),
+        Auth::Webhook(webhook) => (None, &webhook.ca_secret_ref),
+        Auth::Jwt(KeysOf::Secret(secret), jwt) => (Some((secret, JWT_SECRET)), &jwt.ca_secret_ref),
+        Auth::Jwt(KeysOf::Keys(secret), jwt) => (Some((secret, JWT_KEYS)), &jwt.ca_secret_ref),
+        Auth::Jwt(KeysOf::Url(_), jwt) => (None, &jwt.ca_secret_ref),
+    };
+    let keys = keys.into_iter().map(|(secret, key)| Mount::secret(JWT, secret, &[key]));
+    keys.chain(ca.iter().map(|secret| Mount::secret(AUTH_CA, &secret.name, &["ca.crt"]))).collect()
 }
 
 /// The Secrets with which Kafka is reached.

@@ -47,6 +47,10 @@ pub struct Trust {}
         "rule": "!(has(self.secretRef) && (has(self.keysSecretRef) || has(self.jwksUrl))) && !(has(self.keysSecretRef) && has(self.jwksUrl))",
         "message": "jwt has keys from several places: leave one of secretRef, keysSecretRef and jwksUrl",
     },
+    {
+        "rule": "has(self.jwksUrl) || !(has(self.caSecretRef) || has(self.jwksRefreshSeconds))",
+        "message": "caSecretRef and jwksRefreshSeconds go with jwksUrl: leave them out, or set it",
+    },
 ]))]
 pub struct Jwt {
     /// A Secret with the key `secret`, at least 32 bytes: tokens are signed with it (HS256, HS384, HS512). A change of
@@ -61,6 +65,10 @@ pub struct Jwt {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = bounds::WEB))]
     pub jwks_url: Option<String>,
+    /// A Secret with the key `ca.crt`: the certificate authorities (PEM) that the server behind `jwksUrl` is checked
+    /// against. Unset, the public ones. Read when a logic starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<NameRef>,
     /// How often `jwksUrl` is asked, in seconds. Default: 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 86400))]
@@ -120,6 +128,10 @@ pub struct AuthWebhook {
     /// refuse it, anything else has it try again.
     #[schemars(length(max = 2048), regex(pattern = bounds::WEB))]
     pub url: String,
+    /// A Secret with the key `ca.crt`: the certificate authorities (PEM) that the server behind `url` is checked against.
+    /// Unset, the public ones. Read when a logic starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<NameRef>,
     /// How long an answer may take, in seconds. Default: 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4))]

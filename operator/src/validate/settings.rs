@@ -17,6 +17,8 @@ pub(crate) const PUSH_TOKENS: &str = "push";
 
 /// The folder of the keys that clients' tokens are signed with.
 pub(crate) const JWT: &str = "jwt";
+/// The folder of the authorities of who is asked about clients.
+pub(crate) const AUTH_CA: &str = "auth-ca";
 /// The key of a Secret that is one.
 pub(crate) const JWT_SECRET: &str = "secret";
 /// The key of a Secret that holds public keys.
@@ -100,6 +102,7 @@ fn auth(table: &mut Table, auth: &Auth) {
         Auth::Webhook(webhook) => {
             put(table, "auth", "webhook");
             put(table, "authWebhookUrl", webhook.url.clone());
+            put_some(table, "authCaFile", webhook.ca_secret_ref.as_ref().map(|_| file(AUTH_CA, "ca.crt")));
             put_some(table, "authWebhookTimeout", webhook.timeout_seconds.map(seconds));
             return put_some(table, "authWebhookCache", webhook.cache.map(i64::from));
         }
@@ -111,6 +114,7 @@ fn auth(table: &mut Table, auth: &Auth) {
         KeysOf::Keys(_) => put(table, "jwtKeysFile", file(JWT, JWT_KEYS)),
         KeysOf::Url(url) => put(table, "jwtJwksUrl", url.clone()),
     }
+    put_some(table, "authCaFile", jwt.ca_secret_ref.as_ref().map(|_| file(AUTH_CA, "ca.crt")));
     put_some(table, "jwtJwksRefresh", jwt.jwks_refresh_seconds.map(seconds));
     put_some(table, "jwtLeeway", jwt.leeway_seconds.map(seconds));
     for (name, list) in [("jwtAudience", &jwt.audience), ("jwtIssuer", &jwt.issuer)] {

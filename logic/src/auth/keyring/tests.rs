@@ -64,7 +64,7 @@ async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 
 /// A ring that has asked once.
 async fn following(url: Url, every: Duration, again: Duration) -> KeyRing {
-    let ring = KeyRing::asking(url, every, again, AuthMetrics::default());
+    let ring = KeyRing::asking(url, every, again, web::client(), AuthMetrics::default());
     tokio::spawn(ring.clone().follow());
     let metrics = ring.shared.metrics.clone();
     eventually("the first answer", || metrics.reads("ok") + metrics.reads("error") > 0).await;

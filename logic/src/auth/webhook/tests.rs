@@ -47,7 +47,7 @@ impl Backend {
 
 fn webhook(url: Url, cache: usize, timeout: Duration) -> Webhook {
     let config = WebhookConfig { auth_webhook_url: None, auth_webhook_timeout: timeout, auth_webhook_cache: cache };
-    Webhook::new(&config, url, AuthMetrics::default())
+    Webhook::new(&config, url, web::client(), AuthMetrics::default())
 }
 
 const LONG: Duration = Duration::from_secs(30);

@@ -228,14 +228,17 @@ fn a_users_own_push_tokens_have_to_be_there() {
 
 #[test]
 fn the_keys_of_clients_tokens_are_mounted_alone_and_in_logic_alone() {
-    for (auth, secret, key) in [
-        (serde_json::json!({"jwt": {"secretRef": {"name": "mine"}}}), "mine", "secret"),
-        (serde_json::json!({"jwt": {"keysSecretRef": {"name": "theirs"}}}), "theirs", "keys"),
+    let ca = serde_json::json!({"name": "authority"});
+    for (auth, volume, secret, key) in [
+        (serde_json::json!({"jwt": {"secretRef": {"name": "mine"}}}), "jwt", "mine", "secret"),
+        (serde_json::json!({"jwt": {"keysSecretRef": {"name": "theirs"}}}), "jwt", "theirs", "keys"),
+        (serde_json::json!({"jwt": {"jwksUrl": "https://x", "caSecretRef": ca}}), "auth-ca", "authority", "ca.crt"),
+        (serde_json::json!({"webhook": {"url": "https://x", "caSecretRef": ca}}), "auth-ca", "authority", "ca.crt"),
     ] {
         let cluster = changed("dev", |it| it.spec.auth = serde_json::from_value(auth).unwrap());
         for (name, template) in templates(&build(&cluster, &facts())) {
             let volumes = template["spec"]["volumes"].as_array().unwrap();
-            let found = volumes.iter().find(|volume| volume["name"] == "jwt");
+            let found = volumes.iter().find(|found| found["name"] == volume);
             if name != "prod-logic" {
                 assert!(found.is_none(), "{name}");
                 continue;
