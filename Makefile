@@ -1,5 +1,5 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image bundle soak cluster-up cluster-shell cluster-down
+.PHONY: help run run-real check test bench image bundle soak chaos cluster-up cluster-shell cluster-down
 BIN = "$${CARGO_TARGET_DIR:-target}/release"
 LANES = $(filter-out lanes, $(basename $(notdir $(wildcard e2e/tests/*.rs))))
 IMAGE ?= imcluster:0.1.0
@@ -34,6 +34,9 @@ bundle: ## deploy/imcluster.yaml, from the charts with helm
 soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -n "$(filter $(LANES),$(LANE))" || { echo "LANE is one of: $(LANES)"; exit 1; }
 	cargo build --release -p imcluster -p e2e --bins && IMCLUSTER_SOAK_MINUTES=$(MINUTES) IMCLUSTER_SOAK_SEED=$(SEED) cargo test --release -p imcluster -p e2e --test lanes -- --nocapture --test-threads=1 $(LANE)::
+
+chaos: ## everything is killed and frozen in turn: MINUTES=60 SEED=7
+	$(MAKE) soak LANE=chaos
 
 cluster-up: ## a real Kubernetes with two nodes, as root; images of IMCLUSTER_IMAGES=folder are on both
 	e2e/cluster/cluster up

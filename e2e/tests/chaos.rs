@@ -14,7 +14,7 @@ const ROOMS: u32 = 15;
 /// Pushes a second, through all logics together.
 const RATE: f64 = 300.0;
 /// Unless a soak goes on for longer.
-const ENOUGH: Duration = Duration::from_secs(120);
+const ENOUGH: Duration = Duration::from_secs(60);
 /// Within what everybody is in again, and everything that is owed has come.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// For how long after a failover of Redis a push may find nobody: what the new primary had not heard of is lost.
