@@ -35,7 +35,8 @@ async fn everything_may_be_replaced_broken_and_handled_by_many_and_what_need_not
     let external = External::start(&rig).await.unwrap();
     deploys::story(&rig, &external).await;
     tokio::join!(first::story(&rig, &external), broken::story(&rig, &external));
-    tokio::join!(hands::story(&rig, &external), steady::story(&rig, &external));
+    let ((), crowd) = tokio::join!(hands::story(&rig, &external), steady::begin(&rig, &external));
+    steady::watch(&rig, crowd).await;
     rig.nothing_was_denied();
     rig.end().await.unwrap();
 }

@@ -78,11 +78,6 @@ impl Entry {
         ["create", "update", "patch", "delete", "deletecollection"].contains(&self.verb.as_str())
     }
 
-    /// Whether it is about an object whose name begins so. A request without a name may be about any.
-    pub fn may_be_about(&self, prefix: &str) -> bool {
-        self.object_ref.as_ref().is_some_and(|object| object.name.is_empty() || object.name.starts_with(prefix))
-    }
-
     /// Whether it is about objects of this resource, in the plural.
     pub fn is_about(&self, resource: &str) -> bool {
         self.object_ref.as_ref().is_some_and(|object| object.resource == resource)
@@ -124,10 +119,7 @@ mod tests {
         let entries = parse(&line("delete", "ResponseComplete", "2026-01-01T00:00:00.000001Z", more)).unwrap();
         assert_eq!(entries[0].account(), "system:serviceaccount:a:b");
         assert!(entries[0].denied() && entries[0].writes() && entries[0].is_about("pods"));
-        assert!(!entries[0].is_about("leases") && entries[0].may_be_about("full"));
-        let more = r#","objectRef":{"resource":"pods","name":"prod-job"}"#;
-        let named = parse(&line("patch", "ResponseComplete", "2026-01-01T00:00:00.000001Z", more)).unwrap();
-        assert!(named[0].may_be_about("prod") && !named[0].may_be_about("full"));
+        assert!(!entries[0].is_about("leases"));
     }
 
     #[test]

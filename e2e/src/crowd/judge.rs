@@ -9,9 +9,9 @@
 //!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
-//! there a push that he has seen already, or that was overtaken: around an own gap, by the same rule, that is counted
-//! but no fault. Anywhere else a push that comes again is a *repeat*, and one that comes after a later one of its stream
-//! an *inversion*.
+//! there a push that he has seen already, or that was overtaken, however far that server is behind: that is counted but
+//! no fault. On one and the same connection a push that comes again is a *repeat*, and one that comes after a later one
+//! of its stream an *inversion*.
 //!
 //! Everything here is a pure function of the [`Record`].
 

@@ -69,9 +69,15 @@ impl Life {
         let Some(stamp) = Stamp::decode(body).filter(|stamp| stamp.run == run) else {
             return false;
         };
-        let micros = u32::try_from(now.saturating_sub(stamp.due).as_micros()).unwrap_or(u32::MAX);
+        // Rounded up: what came right after the stay began must not seem to have come before.
+        let micros = u32::try_from(now.saturating_sub(stamp.due).as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
         self.seen.entry(stamp.stream).or_default().push(Arrival { number: stamp.number, micros });
         true
+    }
+
+    /// The number of the stay at that time, or of the one before it.
+    pub fn stay_at(&self, time: Duration) -> usize {
+        self.stays.partition_point(|stay| stay.entered <= time).saturating_sub(1)
     }
 
     /// When it was out, from its first stay on, in order.
@@ -79,5 +85,12 @@ impl Life {
         let ends = self.stays.iter().enumerate().filter_map(|(index, stay)| Some((index, stay.ended?)));
         ends.map(|(index, (from, after))| Gap { from, to: self.stays.get(index + 1).map(|next| next.entered), after })
             .collect()
+    }
+}
+
+impl Arrival {
+    /// When it arrived, if its push was due then.
+    pub fn time(&self, due: Duration) -> Duration {
+        due + Duration::from_micros(self.micros.into())
     }
 }

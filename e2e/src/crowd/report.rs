@@ -71,9 +71,14 @@ impl Report {
                 ));
             }
             let Pushes { lost, repeats, inversions, .. } = phase.pushes;
-            for (what, count) in [("lost", lost), ("repeated", repeats), ("out of order", inversions)] {
+            let on_one = "on one connection";
+            for (count, what, where_) in [
+                (lost, "lost", "outside of their receivers' gaps"),
+                (repeats, "repeated", on_one),
+                (inversions, "out of order", on_one),
+            ] {
                 if count > 0 {
-                    faults.push(format!("{}: {count} deliveries {what} outside of their receivers' gaps", phase.name));
+                    faults.push(format!("{}: {count} deliveries {what} {where_}", phase.name));
                 }
             }
         }
@@ -111,7 +116,7 @@ impl Phase {
             ("lost", pushes.lost.to_string()),
             ("repeats", pushes.repeats.to_string()),
             ("inversions", pushes.inversions.to_string()),
-            ("either, around an own gap", pushes.across.to_string()),
+            ("seen before a reconnect", pushes.across.to_string()),
             ("latency p50, ms", millis(pushes.latency.p50_us)),
             ("latency p99, ms", millis(pushes.latency.p99_us)),
             ("latency max, ms", millis(pushes.latency.max_us)),

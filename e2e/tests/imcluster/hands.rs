@@ -206,6 +206,11 @@ pub async fn story(rig: &Rig, external: &External) {
     .unwrap();
     rig.a_push_arrives(&host("prod"), &fresh).await.unwrap();
     step("deleted and made again at once");
+    kubectl(&["delete", "imcluster/prod", "--namespace=other", "--timeout=50s"]).await;
+    for name in ["prod", "twin"] {
+        kubectl(&["delete", "imcluster", name, "--timeout=50s"]).await;
+        rig.nothing_is_left_of(name, CHANGE).await.unwrap();
+    }
 }
 
 /// By the name of the budget that the operator would make for the twin's job.

@@ -27,11 +27,11 @@ pub struct Pushes {
     pub excused: u64,
     /// Those that did not, and met none.
     pub lost: u64,
-    /// Arrivals beyond the first.
+    /// Arrivals beyond the first on one connection.
     pub repeats: u64,
-    /// Arrivals after a later number of the same stream.
+    /// Arrivals after a later number of the same stream on one connection.
     pub inversions: u64,
-    /// Repeats and inversions that met a gap of their receiver, which are in neither of the two.
+    /// Arrivals of what an earlier connection of the client saw, or saw something later than.
     pub across: u64,
     /// From due to arrival, of those that were delivered.
     pub latency: Latency,
@@ -113,8 +113,7 @@ fn on_its_way(lives: &[Life], streams: &Streams) -> Duration {
         };
         for arrival in arrivals {
             if let Some(push) = find(pushes, arrival.number).map(|at| &pushes[at]).filter(|push| push.accepted) {
-                let arrived = push.due + Duration::from_micros(arrival.micros.into());
-                longest = longest.max(arrived.saturating_sub(push.sent));
+                longest = longest.max(arrival.time(push.due).saturating_sub(push.sent));
             }
         }
     }
@@ -159,32 +158,37 @@ impl Judging<'_> {
         };
         let (gaps, way) = (life.gaps(), self.on_its_way);
         let excused = |push: &Pushed| meets(&gaps, push.sent, push.answered + way);
-        let (mut arrived, mut highest) = (vec![None; pushes.len()], None);
+        let mut arrived: Vec<Option<(u32, usize)>> = vec![None; pushes.len()];
+        let (mut highest, mut highest_here) = (None, (0, None));
         for arrival in life.seen.get(&stream).into_iter().flatten() {
             let Some(at) = find(pushes, arrival.number) else {
                 continue;
             };
-            let (push, again, late) = (&pushes[at], arrived[at].is_some(), highest > Some(at));
-            let count = self.count(push);
-            match (again, late) {
-                (false, false) => {}
-                _ if excused(push) => count.across += 1,
-                (true, _) => count.repeats += 1,
-                (false, true) => count.inversions += 1,
+            let stay = life.stay_at(arrival.time(pushes[at].due));
+            if stay > highest_here.0 {
+                highest_here = (stay, None);
             }
-            if !again {
-                (arrived[at], highest) = (Some(arrival.micros), highest.max(Some(at)));
+            let (count, here) = (self.count(&pushes[at]), &mut highest_here.1);
+            if arrived[at].is_some_and(|(_, earlier)| earlier == stay) {
+                count.repeats += 1;
+            } else if *here > Some(at) {
+                count.inversions += 1;
+            } else if highest >= Some(at) {
+                count.across += 1;
             }
+            (*here, highest) = ((*here).max(Some(at)), highest.max(Some(at)));
+            // Latency is that of the first arrival.
+            arrived[at].get_or_insert((arrival.micros, stay)).1 = stay;
         }
         let in_time = first.entered..=self.ended;
-        for (push, micros) in pushes.iter().zip(arrived) {
+        for (push, arrived) in pushes.iter().zip(arrived) {
             if !push.accepted || !in_time.contains(&push.sent) {
                 continue;
             }
             let count = self.phase(push);
             count.pushes.expected += 1;
-            match micros {
-                Some(micros) => {
+            match arrived {
+                Some((micros, _)) => {
                     count.pushes.delivered += 1;
                     count.latency.saturating_record(micros.into());
                 }

@@ -124,26 +124,45 @@ fn only_accepted_pushes_of_the_clients_own_time_are_expected() {
     assert_eq!((report.total.pushes.expected, report.total.pushes.delivered), (5, 5), "{report}");
 }
 
-#[test]
-fn a_repeat_is_a_fault_unless_it_met_a_gap() {
-    let again = [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9];
-    let report = judged(vec![life(&[(7500, 8500)], &again)]);
-    assert_eq!((report.total.pushes.repeats, report.total.pushes.delivered), (1, 10));
-    assert!(report.faults[0].contains("1 deliveries repeated"), "{report}");
-    let report = judged(vec![life(&[(5040, 5300)], &again)]);
-    assert!(report.faults.is_empty(), "{report}");
-    assert_eq!((report.total.pushes.repeats, report.total.pushes.across), (0, 1));
+/// A client that was out for a moment and then sees these pushes once more, or late, on its new connection.
+fn back_and(seen: &[u32], then: &[(u32, u64)]) -> Report {
+    let mut life = life(&[(6200, 6300)], seen);
+    let later = then.iter().map(|(number, at_ms)| {
+        let micros = (at(*at_ms) - push(*number).due).as_micros() as u32;
+        Arrival { number: *number, micros }
+    });
+    life.seen.get_mut(&STREAM).unwrap().extend(later);
+    judged(vec![life])
 }
 
 #[test]
-fn an_inversion_is_a_fault_unless_it_met_a_gap() {
+fn a_repeat_is_a_fault_unless_a_connection_lies_between() {
+    let again = [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9];
+    for gaps in [&[][..], &[(5060, 5300)], &[(7500, 8500)]] {
+        let report = judged(vec![life(gaps, &again)]);
+        assert_eq!((report.total.pushes.repeats, report.total.pushes.delivered), (1, 10));
+        assert!(report.faults[0].contains("1 deliveries repeated"), "{report}");
+    }
+    let rest = [(6, 7050), (7, 8050), (8, 9050), (9, 10_050)];
+    let report = back_and(&[0, 1, 2, 3, 4, 5], &[[(4, 6400)].as_slice(), &rest].concat());
+    assert!(report.faults.is_empty(), "{report}");
+    assert_eq!((report.total.pushes.repeats, report.total.pushes.across), (0, 1));
+    let report = back_and(&[0, 1, 2, 3, 4, 5], &[[(4, 6400), (4, 6500)].as_slice(), &rest].concat());
+    assert_eq!((report.total.pushes.repeats, report.total.pushes.across), (1, 1));
+}
+
+#[test]
+fn an_inversion_is_a_fault_unless_a_connection_lies_between() {
     let late = [0, 1, 2, 3, 5, 4, 6, 7, 8, 9];
     let report = judged(vec![life(&[], &late)]);
     assert_eq!((report.total.pushes.inversions, report.total.pushes.delivered), (1, 10));
     assert!(report.faults[0].contains("1 deliveries out of order"), "{report}");
-    let report = judged(vec![life(&[(5040, 5300)], &late)]);
+    let rest = [(6, 7050), (7, 8050), (8, 9050), (9, 10_050)];
+    let report = back_and(&[0, 1, 2, 3, 5], &[[(4, 6400)].as_slice(), &rest].concat());
     assert!(report.faults.is_empty(), "{report}");
     assert_eq!((report.total.pushes.inversions, report.total.pushes.across), (0, 1));
+    let report = back_and(&[0, 1, 2, 3], &[[(5, 6400), (4, 6500)].as_slice(), &rest].concat());
+    assert_eq!((report.total.pushes.inversions, report.total.pushes.across), (1, 0), "{report}");
 }
 
 #[test]
