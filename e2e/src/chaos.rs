@@ -3,14 +3,17 @@
 //! A [`Blow`] befalls one process: killed and started again, or frozen and let go on. [`Blows`] is the series; the same
 //! seed is the same series. What it must not do to anybody is told by [`crate::crowd::judge()`].
 
+mod held;
 mod world;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+pub use held::Watch;
 pub use world::World;
 
 /// Milliseconds between the end of one blow and the next: often too short for everything to have settled.
@@ -19,6 +22,11 @@ const CALM: std::ops::Range<u64> = 0..6_000;
 const DEAD: std::ops::Range<u64> = 0..10_000;
 /// How long what is frozen stays so: shorter than a comet is waited for, about as long as a job's session.
 const FROZEN: std::ops::Range<u64> = 500..8_000;
+
+/// Within what a client notices that its server is dead.
+const NOTICED: Duration = Duration::from_secs(5);
+/// Within what a comet that was let go has told its clients so.
+const LET_GO: Duration = Duration::from_secs(30);
 
 /// Whom a blow befalls; instances are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,28 @@ pub struct Blow {
     pub after: Duration,
     /// Until it is made good.
     pub lasts: Duration,
+}
+
+/// A blow that was dealt and made good; times are those of [`crate::os::monotonic`].
+#[derive(Clone, Debug)]
+pub struct Suffered {
+    /// Which.
+    pub blow: Blow,
+    /// When.
+    pub from: Duration,
+    /// When it was made good.
+    pub to: Duration,
+    /// When, by it, a push to somebody who is in may have found nobody.
+    pub forgets: Option<Range<Duration>>,
+}
+
+impl Suffered {
+    /// Whether it explains that a connection to this comet ended then: it was killed just now, or was frozen for so long
+    /// that it was let go.
+    pub fn ends(&self, comet: usize, at: Duration) -> bool {
+        let until = self.to + if self.blow.deed == Deed::Kill { NOTICED } else { LET_GO };
+        self.blow.victim == Victim::Comet(comet) && (self.from..until).contains(&at)
+    }
 }
 
 /// An endless series, made of its seed alone.
