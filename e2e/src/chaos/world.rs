@@ -1,11 +1,13 @@
 //! All of it, each more than once: three brokers, Redis with a replica and sentinels, two logics, two jobs, three comets.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
+use futures::future::try_join_all;
 
-use super::{Blow, Deed, Suffered, Victim};
+use super::{Blow, Deed, Strike, Suffered, Victim, slow};
 use crate::child::Child;
 use crate::client::Target;
 use crate::kafka::Kafka;
@@ -28,6 +30,8 @@ pub struct World {
     logics: Vec<Logic>,
     kafka: Kafka,
     redis: Sentinel,
+    /// How many readers that did not read were cut off.
+    cut: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -71,7 +75,7 @@ impl World {
         for program in jobs.iter().chain(comets.iter().map(|comet| &comet.program)) {
             program.ready().await?;
         }
-        Ok(Self { jobs, comets, logics, kafka, redis })
+        Ok(Self { jobs, comets, logics, kafka, redis, cut: AtomicUsize::new(0) })
     }
 
     /// Where clients connect: half of them over WebSocket, half over TCP, one after the other at another comet.
@@ -108,6 +112,11 @@ impl World {
         self.logics.iter().map(|logic| logic.http.address())
     }
 
+    /// How many readers that did not read were cut off so far.
+    pub fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// Our own processes, by name.
     pub fn processes(&self) -> Vec<(String, &Child)> {
         let logics: Vec<_> = self.logics.iter().map(|logic| &logic.program).collect();
@@ -123,7 +132,11 @@ impl World {
     ///
     /// # Errors
     /// When what was struck does not come back.
-    pub async fn suffer(&self, blow: Blow) -> anyhow::Result<Suffered> {
+    pub async fn suffer(&self, strike: &Strike) -> anyhow::Result<Vec<Suffered>> {
+        try_join_all(strike.blows.iter().map(|blow| self.suffer_one(*blow))).await
+    }
+
+    async fn suffer_one(&self, blow: Blow) -> anyhow::Result<Suffered> {
         let from = os::monotonic();
         let taken_over = self.deal(blow).await?;
         let to = os::monotonic();
@@ -134,6 +147,13 @@ impl World {
     /// Returns when another Redis was the primary, if that is known.
     async fn deal(&self, blow: Blow) -> anyhow::Result<Option<Duration>> {
         match (blow.victim, blow.deed) {
+            (Victim::Comet(number), Deed::Clog) => {
+                let target = &self.targets()[number];
+                let logic = self.logics[number % Self::LOGICS].http.address();
+                let cut = slow::readers(number, target, logic, blow.lasts).await;
+                self.cut.fetch_add(cut, Ordering::Relaxed);
+            }
+            (victim, Deed::Clog) => bail!("{victim:?} has no readers"),
             (Victim::Comet(number), _) => strike(&self.comets[number].program, blow).await?,
             (Victim::Logic(number), _) => strike(&self.logics[number].program, blow).await?,
             (Victim::Job(number), _) => strike(&self.jobs[number], blow).await?,
