@@ -18,7 +18,7 @@ const CLIENTS: u32 = 300;
 const ROOMS: u32 = 20;
 /// Pushes a second, through all logics together.
 const RATE: f64 = 300.0;
-/// Unless a soak goes on for longer.
+/// With each seed, unless a soak goes on for longer.
 const ENOUGH: Duration = Duration::from_secs(60);
 /// After so much of it there is peace for a moment, in which everything must be right.
 const ROUND: Duration = Duration::from_secs(60);
@@ -193,5 +193,7 @@ async fn live_through(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_in_has_everything_once_and_in_order_whatever_is_killed_or_frozen() {
-    live_through(soak::seed()).await;
+    for seed in soak::seeds() {
+        live_through(seed).await;
+    }
 }
