@@ -30,9 +30,9 @@ use crate::bench::stream;
 use crate::client::{Dial, Target};
 use crate::load::Member;
 use crate::{eventually, os};
-pub use judge::{Limits, Loss, Moves, Pushes, Spread, judge};
+pub use judge::{Limits, Loss, Moves, Pushes, Spread, Twist, judge};
 pub use life::{Arrival, End, Gap, Life, Stay};
-pub use pusher::{Pusher, half_to_keys};
+pub use pusher::{Pusher, half_to_keys, to_all_kinds};
 pub use report::{Phase, Report};
 
 /// Who they are and what they do.
@@ -114,7 +114,8 @@ struct Shared {
     opening: Semaphore,
     stop: CancellationToken,
     entered: AtomicUsize,
-    inside: AtomicUsize,
+    /// Client → which of the targets.
+    inside: Mutex<BTreeMap<usize, usize>>,
     arrivals: AtomicU64,
     reasons: Mutex<BTreeMap<String, u64>>,
 }
@@ -135,7 +136,7 @@ impl Crowd {
             plan,
             stop: CancellationToken::new(),
             entered: AtomicUsize::new(0),
-            inside: AtomicUsize::new(0),
+            inside: Mutex::default(),
             arrivals: AtomicU64::new(0),
             reasons: Mutex::default(),
         });
@@ -158,7 +159,17 @@ impl Crowd {
 
     /// How many are in right now.
     pub fn inside(&self) -> usize {
-        self.shared.inside.load(Ordering::SeqCst)
+        self.shared.inside.lock().len()
+    }
+
+    /// Who is in right now, and where: client → which of the plan's targets.
+    pub fn whereabouts(&self) -> BTreeMap<usize, usize> {
+        self.shared.inside.lock().clone()
+    }
+
+    /// When every client had been in once.
+    pub fn began(&self) -> Duration {
+        self.began
     }
 
     /// Pushes of this run that arrived so far, at all clients together.

@@ -3,6 +3,7 @@
 mod cluster;
 mod sentinel;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -120,6 +121,32 @@ impl Redis {
             login.extend(["--pass".to_owned(), secure.password.clone(), "--no-auth-warning".to_owned()]);
         }
         ask(self.port.number(), &login, command).await
+    }
+
+    /// Every `key_*` in it, and the server that it names.
+    ///
+    /// # Errors
+    /// As [`cli`](Self::cli).
+    pub async fn sessions(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        self.named("key_*", "table.insert(all, key .. '=' .. (redis.call('GET', key) or ''))").await
+    }
+
+    /// Every connection in every `mid_*` in it, as `mid_7 key`, and the server that it names.
+    ///
+    /// # Errors
+    /// As [`cli`](Self::cli).
+    pub async fn members(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let each = "local of = redis.call('HGETALL', key) \
+            for n = 1, #of, 2 do table.insert(all, key .. ' ' .. of[n] .. '=' .. of[n + 1]) end";
+        self.named("mid_*", each).await
+    }
+
+    async fn named(&self, pattern: &str, each: &str) -> anyhow::Result<BTreeMap<String, String>> {
+        let keys = format!("redis.call('KEYS', '{pattern}')");
+        let script = format!("local all = {{}} for _, key in ipairs({keys}) do {each} end return all");
+        let lines = self.cli(&["eval", &script, "0"]).await?;
+        let pairs = lines.lines().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, server)| (name.to_owned(), server.to_owned())).collect())
     }
 
     /// Waits until it answers.

@@ -12,6 +12,11 @@ pub fn seed() -> u64 {
     number("IMCLUSTER_SOAK_SEED").unwrap_or(1)
 }
 
+/// The seeds of a test that is run with a fixed and with a fresh one: only that of `IMCLUSTER_SOAK_SEED` when it is set.
+pub fn seeds() -> Vec<u64> {
+    number("IMCLUSTER_SOAK_SEED").map_or_else(|| vec![1, rand::random::<u32>().into()], |seed| vec![seed])
+}
+
 /// # Panics
 /// When the variable is set and no number: a soak of the default length would be mistaken for the one asked for.
 fn number(name: &str) -> Option<u64> {
@@ -28,6 +33,15 @@ mod tests {
         assert_eq!(number("IMCLUSTER_SOAK_OF_NOBODY"), None);
         if std::env::var_os("IMCLUSTER_SOAK_MINUTES").is_none() {
             assert_eq!(length(Duration::from_secs(7)), Duration::from_secs(7));
+        }
+    }
+
+    #[test]
+    fn one_seed_is_always_the_same_and_one_is_not_unless_a_seed_is_asked_for() {
+        if std::env::var_os("IMCLUSTER_SOAK_SEED").is_none() {
+            let many: Vec<_> = (0..10).map(|_| seeds()).collect();
+            assert!(many.iter().all(|seeds| seeds.len() == 2 && seeds[0] == 1));
+            assert!(many.iter().any(|seeds| seeds[1] != many[0][1]));
         }
     }
 }

@@ -68,15 +68,8 @@ async fn lines(redis: &Redis, command: &[&str]) -> Vec<String> {
     redis.cli(command).await.unwrap().lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-/// Every `key_*` in Redis, and the server it names.
 async fn keys(redis: &Redis) -> BTreeMap<String, String> {
-    let script = "local all = {} for _, key in ipairs(redis.call('KEYS', 'key_*')) do \
-        table.insert(all, key .. '=' .. (redis.call('GET', key) or '')) end return all";
-    let found = lines(redis, &["eval", script, "0"]).await;
-    found
-        .into_iter()
-        .map(|line| line.split_once('=').map(|(key, at)| (key.to_owned(), at.to_owned())).unwrap())
-        .collect()
+    redis.sessions().await.unwrap()
 }
 
 async fn incarnation(stack: &Stack, comet: usize) -> u64 {

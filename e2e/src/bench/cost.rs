@@ -27,6 +27,16 @@ pub fn rss(pid: u32) -> anyhow::Result<u64> {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
+/// How many files and sockets a process has open.
+///
+/// # Errors
+/// When there is no such process, or it is not ours.
+pub fn files(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/fd");
+    let files = std::fs::read_dir(&path).with_context(|| format!("{path}: is that process running?"))?;
+    Ok(files.count() as u64)
+}
+
 /// Reads `name:  n kB`, in bytes.
 fn field(path: &str, name: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{path}: is that process running?"))?;
@@ -73,6 +83,18 @@ mod tests {
         assert!(rss(std::process::id()).unwrap() > 1 << 20);
         assert!(machine().unwrap().contains(" cores, "));
         assert!(cpu(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn an_open_file_is_counted_until_it_is_closed() {
+        // Other tests open and close files at the same time, but not this many.
+        let me = std::process::id();
+        let before = files(me).unwrap();
+        let open: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let during = files(me).unwrap();
+        drop(open);
+        assert!(during > before + 100 && files(me).unwrap() < during - 100);
+        assert!(files(u32::MAX).is_err());
     }
 
     #[test]

@@ -1,18 +1,26 @@
 //! All of it, each more than once: three brokers, Redis with a replica and sentinels, two logics, two jobs, three comets.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
+use futures::future::try_join_all;
 
-use super::{Blow, Deed, Victim};
+use super::{Blow, Deed, Strike, Suffered, Victim, slow};
 use crate::child::Child;
+use crate::client::Target;
 use crate::kafka::Kafka;
+use crate::os;
 use crate::ports::Port;
 use crate::program::{Comet, Program, flags};
-use crate::redis::Sentinel;
+use crate::redis::{Redis, Sentinel};
 
 const TOPIC: &str = "goim-push-topic";
 const PARTITIONS: i32 = 12;
+/// For how long after another Redis is the primary a push may find nobody: what that one never heard of is lost, until
+/// it is registered again.
+const FORGETFUL: Duration = Duration::from_secs(10);
 
 /// Everything running. Fields are dropped in this order, so the programs go before what they talk to.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub struct World {
     logics: Vec<Logic>,
     kafka: Kafka,
     redis: Sentinel,
+    /// How many readers that did not read were cut off.
+    cut: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -56,7 +66,7 @@ impl World {
             logics.push(Logic { program: Program::start("logic", &wiring).await?, http, grpc });
         }
         let logic: Vec<String> = logics.iter().map(|logic| logic.grpc.address().to_string()).collect();
-        let names = (1..=Self::COMETS).map(|number| format!("comet{number}"));
+        let names = (0..Self::COMETS).map(Self::name_of);
         let comets =
             names.map(|name| Comet::spawn(&name, &logic.join(","), &[])).collect::<anyhow::Result<Vec<_>>>()?;
         let wiring = [flags::job(comets.iter().map(Comet::grpc_port)), queue].concat();
@@ -65,12 +75,36 @@ impl World {
         for program in jobs.iter().chain(comets.iter().map(|comet| &comet.program)) {
             program.ready().await?;
         }
-        Ok(Self { jobs, comets, logics, kafka, redis })
+        Ok(Self { jobs, comets, logics, kafka, redis, cut: AtomicUsize::new(0) })
     }
 
-    /// Where clients connect over WebSocket.
-    pub fn websockets(&self) -> impl Iterator<Item = SocketAddr> {
-        self.comets.iter().map(Comet::websocket)
+    /// Where clients connect: half of them over WebSocket, half over TCP, one after the other at another comet.
+    pub fn targets(&self) -> Vec<Target> {
+        let schemes = ["ws", "tcp"].into_iter().cycle();
+        let target = |(comet, scheme): (&Comet, &str)| {
+            let address = if scheme == "ws" { comet.websocket() } else { comet.tcp() };
+            format!("{scheme}://{address}/{}", if scheme == "ws" { "sub" } else { "" }).parse()
+        };
+        let all = self.comets.iter().cycle().zip(schemes).take(2 * Self::COMETS);
+        all.map(|pair| target(pair).expect("an address and a scheme that it knows")).collect()
+    }
+
+    /// The comet behind a target, counted from 0.
+    pub fn comet_of(target: usize) -> usize {
+        target % Self::COMETS
+    }
+
+    /// The name of a comet, counted from 0.
+    pub fn name_of(comet: usize) -> String {
+        format!("comet{}", comet + 1)
+    }
+
+    /// The Redis that is the primary right now.
+    ///
+    /// # Errors
+    /// When no sentinel answers.
+    pub async fn store(&self) -> anyhow::Result<&Redis> {
+        Ok(self.redis.both().await?.0)
     }
 
     /// Where backends push: each logic.
@@ -78,38 +112,68 @@ impl World {
         self.logics.iter().map(|logic| logic.http.address())
     }
 
+    /// How many readers that did not read were cut off so far.
+    pub fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// Our own processes, by name.
-    pub fn processes(&self) -> impl Iterator<Item = (String, &Child)> {
-        let logics = self.logics.iter().map(|logic| ("logic", &logic.program));
-        let comets = self.comets.iter().map(|comet| ("comet", &comet.program));
-        let all = logics.chain(comets).chain(self.jobs.iter().map(|job| ("job", job)));
-        all.map(|(name, program)| (name.to_owned(), program.process()))
+    pub fn processes(&self) -> Vec<(String, &Child)> {
+        let logics: Vec<_> = self.logics.iter().map(|logic| &logic.program).collect();
+        let comets = self.comets.iter().map(|comet| &comet.program).collect();
+        let kinds = [("logic", logics), ("job", self.jobs.iter().collect()), ("comet", comets)];
+        let numbered = kinds.into_iter().flat_map(|(kind, all)| {
+            all.into_iter().zip(1..).map(move |(program, number)| (format!("{kind}{number}"), program.process()))
+        });
+        numbered.collect()
     }
 
     /// Does it, waits, and makes it good.
     ///
     /// # Errors
     /// When what was struck does not come back.
-    pub async fn suffer(&self, blow: Blow) -> anyhow::Result<()> {
-        match blow.victim {
-            Victim::Comet(number) => strike(&self.comets[number].program, blow).await,
-            Victim::Logic(number) => strike(&self.logics[number].program, blow).await,
-            Victim::Job(number) => strike(&self.jobs[number], blow).await,
-            Victim::Broker(number) => {
+    pub async fn suffer(&self, strike: &Strike) -> anyhow::Result<Vec<Suffered>> {
+        try_join_all(strike.blows.iter().map(|blow| self.suffer_one(*blow))).await
+    }
+
+    async fn suffer_one(&self, blow: Blow) -> anyhow::Result<Suffered> {
+        let from = os::monotonic();
+        let taken_over = self.deal(blow).await?;
+        let to = os::monotonic();
+        let forgets = (blow.victim == Victim::Redis).then(|| from..taken_over.unwrap_or(to) + FORGETFUL);
+        Ok(Suffered { blow, from, to, forgets })
+    }
+
+    /// Returns when another Redis was the primary, if that is known.
+    async fn deal(&self, blow: Blow) -> anyhow::Result<Option<Duration>> {
+        match (blow.victim, blow.deed) {
+            (Victim::Comet(number), Deed::Clog) => {
+                let target = &self.targets()[number];
+                let logic = self.logics[number % Self::LOGICS].http.address();
+                let cut = slow::readers(number, target, logic, blow.lasts).await;
+                self.cut.fetch_add(cut, Ordering::Relaxed);
+            }
+            (victim, Deed::Clog) => bail!("{victim:?} has no readers"),
+            (Victim::Comet(number), _) => strike(&self.comets[number].program, blow).await?,
+            (Victim::Logic(number), _) => strike(&self.logics[number].program, blow).await?,
+            (Victim::Job(number), _) => strike(&self.jobs[number], blow).await?,
+            (Victim::Broker(number), Deed::Freeze) => {
                 let broker = self.kafka.node(number);
-                if blow.deed == Deed::Freeze {
-                    broker.stop();
-                    tokio::time::sleep(blow.lasts).await;
-                    broker.cont();
-                    return Ok(());
-                }
+                broker.stop();
+                tokio::time::sleep(blow.lasts).await;
+                broker.cont();
+            }
+            (Victim::Broker(number), Deed::Kill) => {
+                let broker = self.kafka.node(number);
                 broker.kill();
                 tokio::time::sleep(blow.lasts).await;
                 broker.restart()?;
-                self.kafka.ready().await
+                self.kafka.ready().await?;
             }
-            Victim::Redis => self.redis.fail_over(blow.lasts).await,
+            (Victim::Redis, Deed::Freeze) => self.redis.freeze(blow.lasts).await?,
+            (Victim::Redis, Deed::Kill) => return self.redis.fail_over(blow.lasts).await.map(Some),
         }
+        Ok(None)
     }
 
     /// Nobody has ended but those that were killed and are back.

@@ -2,10 +2,12 @@
 //!
 //! In plain words. A push is sent at one moment and answered at a later one; at some moment between the two, or a little
 //! after, it goes out to its receivers. A client that was out then cannot have it, and nobody kept it for him. So a push
-//! that did not arrive is *excused* for a client if the time from when it was sent until it was answered, plus
-//! `on_its_way`, touches one of the client's own gaps: from the moment it saw its connection closed until it was
-//! authenticated again. Otherwise it is *lost*. `on_its_way` is the longest time that any delivery of this very run took
-//! from being sent, and at most what the limits say.
+//! that did not arrive is *excused* for a client if the time from when it was sent until it could have come touches one of
+//! the client's own gaps: from the moment it saw its connection closed until it was authenticated again. Otherwise it is
+//! *lost*. It could have come until the last other client of the same server had it, and 2 s more; when no other was to
+//! have it there, for as long after its answer as the slowest push of the ten seconds before and after took; and when
+//! nothing at all of that second came to anybody there, for `on_its_way`, which is the most in any case. A gap excuses
+//! nothing that was overtaken on the connection before it, as order is kept.
 //!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
@@ -15,13 +17,14 @@
 //!
 //! Everything here is a pure function of the [`Record`].
 
+mod elsewhere;
 mod moves;
 mod pushes;
 
 use std::time::Duration;
 
 pub use moves::{Moves, Spread};
-pub use pushes::{Loss, Pushes};
+pub use pushes::{Loss, Pushes, Twist};
 
 use super::{Phase, Record, Report};
 
@@ -36,7 +39,7 @@ pub struct Limits {
     pub closes_each: usize,
     /// How long a client may be out after it was closed.
     pub gap: Duration,
-    /// What `on_its_way` is at most.
+    /// How long after its answer a push may come at most.
     pub on_its_way: Duration,
 }
 
@@ -83,6 +86,7 @@ pub fn judge(record: &Record, limits: &Limits) -> Report {
         total,
         strays: deliveries.strays,
         losses: deliveries.losses,
+        twists: deliveries.twists,
         on_its_way: deliveries.on_its_way,
         began: record.began,
         reasons: record.reasons.clone(),

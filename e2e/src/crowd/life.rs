@@ -21,6 +21,8 @@ pub struct Life {
 /// One time in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stay {
+    /// Where: which of the plan's targets.
+    pub server: usize,
     /// When the auth reply was read.
     pub entered: Duration,
     /// When and how it ended, unless it lasted until the crowd was told to end.
@@ -50,6 +52,8 @@ pub struct Arrival {
 /// A time between two stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
+    /// Where it was before.
+    pub server: usize,
     /// When the stay before it ended.
     pub from: Duration,
     /// When the auth reply was read, if the client came in again.
@@ -82,9 +86,11 @@ impl Life {
 
     /// When it was out, from its first stay on, in order.
     pub fn gaps(&self) -> Vec<Gap> {
-        let ends = self.stays.iter().enumerate().filter_map(|(index, stay)| Some((index, stay.ended?)));
-        ends.map(|(index, (from, after))| Gap { from, to: self.stays.get(index + 1).map(|next| next.entered), after })
-            .collect()
+        let gap = |(index, stay): (usize, &Stay)| {
+            let ((from, after), to) = (stay.ended?, self.stays.get(index + 1).map(|next| next.entered));
+            Some(Gap { server: stay.server, from, to, after })
+        };
+        self.stays.iter().enumerate().filter_map(gap).collect()
     }
 }
 

@@ -30,16 +30,16 @@ pub(super) async fn live(index: usize, shared: Arc<Shared>) -> Life {
 
 async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life) {
     let targets = &shared.plan.targets;
-    let mut targets = targets.iter().cycle().skip(index % targets.len());
+    let mut targets = targets.iter().enumerate().cycle().skip(index % targets.len());
     // Held until this client was in once. The semaphore is never closed.
     let mut opening = shared.opening.acquire().await.ok();
     loop {
         let mut limit = PAUSE;
-        let client = loop {
-            let target = targets.next().expect("a plan has targets, and they begin again");
+        let (server, client) = loop {
+            let (server, target) = targets.next().expect("a plan has targets, and they begin again");
             let entered = timeout(PATIENCE, enter(target, &shared.plan.dial, token)).await;
             match entered.context("not in within 5 s").flatten() {
-                Ok(client) => break client,
+                Ok(client) => break (server, client),
                 Err(error) => {
                     life.refusals.push(os::monotonic());
                     shared.say(format!("not let in: {error:#}"));
@@ -48,13 +48,13 @@ async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life
             limit = (limit * 2).min(LONGEST);
             pause(limit).await;
         };
-        life.stays.push(Stay { entered: os::monotonic(), ended: None });
-        shared.inside.fetch_add(1, Ordering::SeqCst);
+        life.stays.push(Stay { server, entered: os::monotonic(), ended: None });
+        shared.inside.lock().insert(index, server);
         if opening.take().is_some() {
             shared.entered.fetch_add(1, Ordering::SeqCst);
         }
         let end = stay(client, shared, life).await;
-        shared.inside.fetch_sub(1, Ordering::SeqCst);
+        shared.inside.lock().remove(&index);
         if let Some(stay) = life.stays.last_mut() {
             stay.ended = Some((os::monotonic(), end));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::judge::{Limits, Loss, Moves, Pushes};
+use super::judge::{Limits, Loss, Moves, Pushes, Twist};
 use crate::bench::stream::Address;
 
 /// The narrowest column, in characters.
@@ -23,7 +23,9 @@ pub struct Report {
     pub strays: u64,
     /// The first few losses.
     pub losses: Vec<Loss>,
-    /// How long a push was given to arrive, when it was judged whether it met a gap.
+    /// The first few repeats and inversions.
+    pub twists: Vec<Twist>,
+    /// The longest that a push was on its way, or the most that it may be.
     pub on_its_way: Duration,
     /// When every client had been in once: what losses are timed from.
     pub began: Duration,
@@ -105,6 +107,7 @@ impl Phase {
             ("closes of one client, most", worst.to_string()),
             ("not let in", moves.refusals.to_string()),
             ("left by themselves", moves.left.to_string()),
+            ("out together, s", seconds(moves.out)),
             ("gap p50, s", seconds(moves.gaps.p50)),
             ("gap p99, s", seconds(moves.gaps.p99)),
             ("gap max, s", seconds(moves.gaps.max)),
@@ -142,9 +145,10 @@ impl fmt::Display for Report {
             }
         }
         write!(f, "\n\nlatency counts from when a push was due; ")?;
-        writeln!(f, "it was taken to be on its way for {:.0?} at most; {} strays", self.on_its_way, self.strays)?;
+        writeln!(f, "the slowest was on its way for {:.0?}; {} strays", self.on_its_way, self.strays)?;
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "{count:>8} × {reason}"))?;
         self.losses.iter().try_for_each(|loss| self.show(loss, f))?;
+        self.twists.iter().try_for_each(|twist| self.show_twist(twist, f))?;
         match self.faults.len() {
             0 => write!(f, "no fault"),
             _ => self.faults.iter().try_for_each(|fault| writeln!(f, "FAULT {fault}")),
@@ -155,20 +159,36 @@ impl fmt::Display for Report {
 impl Report {
     fn show(&self, loss: &Loss, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |time: Duration| format!("{:.3}", time.as_secs_f64() - self.began.as_secs_f64());
-        let Loss { client, push, gaps } = loss;
+        let Loss { client, push, server, gaps } = loss;
         let (address, number, answer) = (Address::of(push.stream), push.number, push.answered - push.sent);
         write!(
             f,
-            "lost by client {client}: {address:?} number {number}, sent at {} s, answered in {answer:?}; ",
+            "lost by client {client}: {address:?} number {number}, sent at {} s, answered in {answer:?}; at server {server} it ",
             at(push.sent)
         )?;
         if gaps.is_empty() {
-            return writeln!(f, "it was never out");
+            return writeln!(f, "was never out");
         }
-        f.write_str("it was out")?;
+        f.write_str("was out")?;
         for gap in gaps {
-            write!(f, " {}–{}", at(gap.from), gap.to.map_or("the end".to_owned(), at))?;
+            write!(f, " {}–{} (of {})", at(gap.from), gap.to.map_or("the end".to_owned(), at), gap.server)?;
         }
         f.write_str("\n")
+    }
+
+    fn show_twist(&self, twist: &Twist, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |time: Duration| format!("{:.3} s", time.as_secs_f64() - self.began.as_secs_f64());
+        let Twist { client, push, server, first, at: came } = twist;
+        let (address, number) = (Address::of(push.stream), push.number);
+        let what =
+            first.map_or("after a later one".to_owned(), |first| format!("again, for the first time at {}", at(first)));
+        let answer = if push.accepted { "accepted" } else { "refused" };
+        write!(
+            f,
+            "to client {client} at server {server}: {address:?} number {number}, sent at {}, {answer} at {}, ",
+            at(push.sent),
+            at(push.answered)
+        )?;
+        writeln!(f, "came at {} {what}", at(*came))
     }
 }

@@ -128,10 +128,18 @@ async fn a_server_that_falls_silent_is_left() {
 }
 
 #[test]
-fn half_of_the_pushes_go_to_keys_and_one_in_twenty_to_everybody() {
-    let streams = half_to_keys(100, 7);
-    let of = |kind: fn(Address) -> bool| streams.iter().filter(|stream| kind(Address::of(**stream))).count();
-    assert_eq!((streams.len(), of(|a| a == Address::All)), (2000, 100));
-    assert_eq!(of(|a| matches!(a, Address::Key(_))), 1000);
-    assert_eq!((of(|a| matches!(a, Address::Room(_))), of(|a| a == Address::Key(42))), (900, 10));
+fn half_of_the_pushes_go_to_keys_or_members_and_one_in_twenty_to_everybody() {
+    let count = |streams: &[u32], kind: fn(Address) -> bool| streams.iter().filter(|s| kind(Address::of(**s))).count();
+    let counts = |streams: &[u32]| {
+        [
+            count(streams, |a| matches!(a, Address::Key(_))),
+            count(streams, |a| matches!(a, Address::Mid(_))),
+            count(streams, |a| matches!(a, Address::Room(_))),
+            count(streams, |a| a == Address::All),
+        ]
+    };
+    let (halved, all) = (half_to_keys(100, 7), to_all_kinds(100, 7));
+    assert_eq!((counts(&halved), counts(&all)), ([1000, 0, 900, 100], [500, 500, 900, 100]));
+    assert_eq!(count(&halved, |a| a == Address::Key(42)), 10);
+    assert_eq!((count(&all, |a| a == Address::Key(42)), count(&all, |a| a == Address::Mid(42))), (5, 5));
 }

@@ -9,6 +9,7 @@ use super::{Redis, ask, server};
 use crate::child::Child;
 use crate::eventually;
 use crate::kafka::fill;
+use crate::os;
 use crate::ports::Port;
 
 const TEMPLATE: &str = include_str!("../../redis/sentinel.conf");
@@ -23,6 +24,12 @@ pub struct Sentinel {
     replica: Redis,
     sentinels: Vec<(Child, Port)>,
     _scratch: TempDir,
+}
+
+impl Redis {
+    async fn replication(&self) -> anyhow::Result<String> {
+        self.cli(&["info", "replication"]).await
+    }
 }
 
 impl Sentinel {
@@ -57,7 +64,7 @@ impl Sentinel {
     }
 
     async fn know_each_other(&self) -> anyhow::Result<()> {
-        let link = self.replica.cli(&["info", "replication"]).await?;
+        let link = self.replica.replication().await?;
         anyhow::ensure!(link.contains("master_link_status:up"), "the replica is not in step");
         for (_, port) in &self.sentinels {
             let info = ask(port.number(), &[], &["info", "sentinel"]).await?;
@@ -95,28 +102,60 @@ impl Sentinel {
     }
 
     /// Kills the primary; once the other one has taken over and this long after, starts it again and waits until it
-    /// follows.
+    /// follows. Returns when the other one had taken over, by [`os::monotonic`].
     ///
     /// # Errors
     /// When nobody takes over, or the old one does not follow.
-    pub async fn fail_over(&self, dead: Duration) -> anyhow::Result<()> {
-        let before = self.primary().await?;
-        let old = if self.primary.address() == before { &self.primary } else { &self.replica };
+    pub async fn fail_over(&self, dead: Duration) -> anyhow::Result<Duration> {
+        let (old, heir) = self.both().await?;
         old.kill();
         eventually(READY, "the other one to be the primary", || async {
             let now = self.primary().await?;
-            anyhow::ensure!(now != before, "{now} still is");
+            anyhow::ensure!(now == heir.address(), "{now} still is");
             Ok(())
         })
         .await?;
+        let taken_over = os::monotonic();
         tokio::time::sleep(dead).await;
         old.restart().await?;
-        eventually(READY, "the old primary to follow", || async {
-            let link = old.cli(&["info", "replication"]).await?;
-            anyhow::ensure!(link.contains("role:slave") && link.contains("master_link_status:up"), "{link}");
+        self.agree().await?;
+        Ok(taken_over)
+    }
+
+    /// Freezes the primary for so long, whatever the sentinels make of it, and waits until one of the two follows the
+    /// other.
+    ///
+    /// # Errors
+    /// When neither does.
+    pub async fn freeze(&self, lasts: Duration) -> anyhow::Result<()> {
+        let (primary, _) = self.both().await?;
+        primary.stop();
+        tokio::time::sleep(lasts).await;
+        primary.cont();
+        self.agree().await
+    }
+
+    /// Waits until the sentinels' primary is one in its own eyes, and the other one follows it.
+    async fn agree(&self) -> anyhow::Result<()> {
+        eventually(READY, "one Redis to follow the other", || async {
+            let (primary, replica) = self.both().await?;
+            let (leads, follows) = (primary.replication().await?, replica.replication().await?);
+            let port = format!("master_port:{}", primary.port.number());
+            anyhow::ensure!(leads.contains("role:master"), "{leads}");
+            anyhow::ensure!(follows.contains(&port) && follows.contains("master_link_status:up"), "{follows}");
             Ok(())
         })
         .await
+    }
+
+    /// The primary and its replica, as the sentinels see it.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn both(&self) -> anyhow::Result<(&Redis, &Redis)> {
+        let now = self.primary().await?;
+        let both = (&self.primary, &self.replica);
+        Ok(if both.0.address() == now { both } else { (both.1, both.0) })
     }
 
     /// Who the first living sentinel says is the primary, as `host:port`.

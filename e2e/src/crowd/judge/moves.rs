@@ -22,6 +22,8 @@ pub struct Moves {
     pub most_reconnects: usize,
     /// The client with the most closes, and how many.
     pub worst: Option<(usize, usize)>,
+    /// How long all of them together were out.
+    pub out: Duration,
     /// How long clients were out that were closed in this phase; who stayed out counts until the end.
     pub gaps: Spread,
     /// The client of the longest gap.
@@ -61,6 +63,7 @@ impl Moves {
             moves.refusals += life.refusals.iter().filter(|at| during.contains(*at)).count();
         }
         gaps.sort_unstable();
+        moves.out = gaps.iter().map(|(time, _)| *time).sum();
         let at = |quantile: f64| match gaps.len() {
             0 => Duration::ZERO,
             count => gaps[((count as f64 * quantile).ceil() as usize).clamp(1, count) - 1].0,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::elsewhere::Elsewhere;
 use crate::bench::push::Pushed;
 use crate::checker::Latency;
 use crate::crowd::{Arrival, Gap, Life, Record};
@@ -44,8 +45,25 @@ pub struct Loss {
     pub client: usize,
     /// Which.
     pub push: Pushed,
+    /// Which server the client was at when it was sent, or before.
+    pub server: usize,
     /// When the client was out; none of these met the push.
     pub gaps: Vec<Gap>,
+}
+
+/// A push that came to one connection again, or after a later one of its stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twist {
+    /// To whom.
+    pub client: usize,
+    /// Which.
+    pub push: Pushed,
+    /// Where.
+    pub server: usize,
+    /// When it came for the first time, if this is not that.
+    pub first: Option<Duration>,
+    /// When it came.
+    pub at: Duration,
 }
 
 /// Everything about pushes.
@@ -54,6 +72,8 @@ pub(super) struct Deliveries {
     pub total: Pushes,
     /// The first few.
     pub losses: Vec<Loss>,
+    /// The same of repeats and inversions.
+    pub twists: Vec<Twist>,
     /// Arrivals that nobody has sent to their receiver.
     pub strays: u64,
     pub on_its_way: Duration,
@@ -67,7 +87,7 @@ struct Count {
 }
 
 /// Per stream its pushes, by number.
-type Streams = HashMap<u32, Vec<Pushed>>;
+pub(super) type Streams = HashMap<u32, Vec<Pushed>>;
 
 /// Judges every push; `begins` holds where phases begin, the first at zero.
 pub(super) fn judge(record: &Record, begins: &[Duration], longest: Duration) -> Deliveries {
@@ -79,9 +99,10 @@ pub(super) fn judge(record: &Record, begins: &[Duration], longest: Duration) -> 
     let mut judging = Judging {
         ended: record.ended,
         begins,
-        on_its_way: on_its_way(&record.lives, &streams).min(longest),
+        elsewhere: Elsewhere::of(record, &streams, longest),
         counts: vec![Count::new(); begins.len()],
         losses: Vec::new(),
+        twists: Vec::new(),
     };
     for push in &record.pushed {
         let count = judging.count(push);
@@ -99,25 +120,10 @@ pub(super) fn judge(record: &Record, begins: &[Duration], longest: Duration) -> 
         phases: judging.counts.iter().map(Count::done).collect(),
         total,
         losses: judging.losses,
+        twists: judging.twists,
         strays: record.lives.iter().map(|life| strays(life, &streams)).sum(),
-        on_its_way: judging.on_its_way,
+        on_its_way: judging.elsewhere.slowest(),
     }
-}
-
-/// The longest time from sent to arrived.
-fn on_its_way(lives: &[Life], streams: &Streams) -> Duration {
-    let mut longest = Duration::ZERO;
-    for (stream, arrivals) in lives.iter().flat_map(|life| &life.seen) {
-        let Some(pushes) = streams.get(stream) else {
-            continue;
-        };
-        for arrival in arrivals {
-            if let Some(push) = find(pushes, arrival.number).map(|at| &pushes[at]).filter(|push| push.accepted) {
-                longest = longest.max(arrival.time(push.due).saturating_sub(push.sent));
-            }
-        }
-    }
-    longest
 }
 
 fn strays(life: &Life, streams: &Streams) -> u64 {
@@ -129,16 +135,17 @@ fn strays(life: &Life, streams: &Streams) -> u64 {
     seen.sum()
 }
 
-fn find(pushes: &[Pushed], number: u32) -> Option<usize> {
+pub(super) fn find(pushes: &[Pushed], number: u32) -> Option<usize> {
     pushes.binary_search_by_key(&number, |push| push.number).ok()
 }
 
 struct Judging<'a> {
     ended: Duration,
     begins: &'a [Duration],
-    on_its_way: Duration,
+    elsewhere: Elsewhere,
     counts: Vec<Count>,
     losses: Vec<Loss>,
+    twists: Vec<Twist>,
 }
 
 impl Judging<'_> {
@@ -156,23 +163,24 @@ impl Judging<'_> {
         let Some(first) = life.stays.first() else {
             return;
         };
-        let (gaps, way) = (life.gaps(), self.on_its_way);
-        let excused = |push: &Pushed| meets(&gaps, push.sent, push.answered + way);
+        let gaps = life.gaps();
         let mut arrived: Vec<Option<(u32, usize)>> = vec![None; pushes.len()];
-        let (mut highest, mut highest_here) = (None, (0, None));
+        // What is highest, at all and on each connection.
+        let (mut highest, mut on_each) = (None, vec![None; life.stays.len()]);
         for arrival in life.seen.get(&stream).into_iter().flatten() {
             let Some(at) = find(pushes, arrival.number) else {
                 continue;
             };
-            let stay = life.stay_at(arrival.time(pushes[at].due));
-            if stay > highest_here.0 {
-                highest_here = (stay, None);
-            }
-            let (count, here) = (self.count(&pushes[at]), &mut highest_here.1);
-            if arrived[at].is_some_and(|(_, earlier)| earlier == stay) {
-                count.repeats += 1;
-            } else if *here > Some(at) {
-                count.inversions += 1;
+            let (push, time) = (pushes[at], arrival.time(pushes[at].due));
+            let stay = life.stay_at(time);
+            let (count, here) = (self.count(&push), &mut on_each[stay]);
+            let first = arrived[at].filter(|(_, earlier)| *earlier == stay);
+            if first.is_some() || *here > Some(at) {
+                *(if first.is_some() { &mut count.repeats } else { &mut count.inversions }) += 1;
+                if self.twists.len() < SHOWN {
+                    let first = first.map(|(micros, _)| push.due + Duration::from_micros(micros.into()));
+                    self.twists.push(Twist { client, push, server: life.stays[stay].server, first, at: time });
+                }
             } else if highest >= Some(at) {
                 count.across += 1;
             }
@@ -181,10 +189,11 @@ impl Judging<'_> {
             arrived[at].get_or_insert((arrival.micros, stay)).1 = stay;
         }
         let in_time = first.entered..=self.ended;
-        for (push, arrived) in pushes.iter().zip(arrived) {
+        for (at, (push, arrived)) in pushes.iter().zip(arrived).enumerate() {
             if !push.accepted || !in_time.contains(&push.sent) {
                 continue;
             }
+            let excused = arrived.is_none() && self.excused(push, &gaps, |stay| on_each[stay] > Some(at));
             let count = self.phase(push);
             count.pushes.expected += 1;
             match arrived {
@@ -192,22 +201,26 @@ impl Judging<'_> {
                     count.pushes.delivered += 1;
                     count.latency.saturating_record(micros.into());
                 }
-                None if excused(push) => count.pushes.excused += 1,
+                None if excused => count.pushes.excused += 1,
                 None => {
                     count.pushes.lost += 1;
                     if self.losses.len() < SHOWN {
-                        self.losses.push(Loss { client, push: *push, gaps: gaps.clone() });
+                        let server = life.stays[life.stay_at(push.sent)].server;
+                        self.losses.push(Loss { client, push: *push, server, gaps: gaps.clone() });
                     }
                 }
             }
         }
     }
-}
 
-/// Whether this time touches a gap; one without an end lasts.
-fn meets(gaps: &[Gap], from: Duration, to: Duration) -> bool {
-    let past = gaps.partition_point(|gap| gap.to.is_some_and(|end| end < from));
-    gaps.get(past).is_some_and(|gap| gap.from <= to)
+    /// Whether its client was out while it could have come: gap n follows stay n, and is none for what a later push of
+    /// the same stream has overtaken on that stay.
+    fn excused(&self, push: &Pushed, gaps: &[Gap], overtaken: impl Fn(usize) -> bool) -> bool {
+        gaps.iter().enumerate().any(|(stay, gap)| {
+            let in_time = gap.to.is_none_or(|to| to >= push.sent) && gap.from <= self.elsewhere.until(push, gap.server);
+            in_time && !overtaken(stay)
+        })
+    }
 }
 
 impl Count {
