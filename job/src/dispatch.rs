@@ -3,7 +3,7 @@
 
 mod ours;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ pub struct Dispatcher {
     group: Arc<str>,
     metrics: Metrics,
     ours: HashMap<u32, Ours>,
+    /// Partitions that the source was told to hold back, as it does until it is told otherwise: also when a partition
+    /// was somebody else's meanwhile.
+    paused: HashSet<u32>,
     progress: Arc<Notify>,
     /// Read, not dispatched yet: the comets are saturated.
     inbox: VecDeque<Record>,
@@ -65,6 +68,7 @@ impl Dispatcher {
             group: group.into(),
             metrics,
             ours: HashMap::new(),
+            paused: HashSet::new(),
             progress: Arc::default(),
             inbox: VecDeque::new(),
             lag: Lag::default(),
@@ -180,6 +184,14 @@ impl Dispatcher {
         });
         self.fleet.assign(&partition);
         self.ours.insert(number, Ours { partition, held: VecDeque::new(), committed: start });
+        self.resume(number);
+    }
+
+    /// Has the source go on with a partition, if it was told not to.
+    fn resume(&mut self, partition: u32) {
+        if self.paused.remove(&partition) {
+            self.source.resume(partition);
+        }
     }
 
     /// Finishes what these partitions owe, for a short while, and gives them up.
@@ -226,6 +238,7 @@ impl Dispatcher {
         }
         if ours.held.is_empty() {
             tracing::warn!(partition = record.partition, "too many records wait for answers, partition is paused");
+            self.paused.insert(record.partition);
             self.source.pause(record.partition);
         }
         ours.held.push_back(record);
@@ -260,7 +273,7 @@ impl Dispatcher {
             }
             if self.ours.get(&number).is_some_and(|ours| ours.held.is_empty()) {
                 tracing::info!(partition = number, "partition goes on");
-                self.source.resume(number);
+                self.resume(number);
             }
         }
     }

@@ -3,11 +3,14 @@ use proto::log::MemoryLog;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
 use proto::peers::Peer;
+use runtime::Process;
 
 use super::*;
-use crate::comet::Call;
 use crate::comet::memory::{MemoryComet, Mood};
-use crate::rig::{Rig, bodies, until as took};
+use crate::comet::{Call, Comet};
+use crate::consumer::memory::MemorySource;
+use crate::push::tests::record;
+use crate::rig::{LIMITS, Rig, bodies, until as took};
 
 fn broadcast(speed: i32, body: &'static str) -> PushMsg {
     PushMsg { r#type: Type::Broadcast.into(), operation: 1000, speed, msg: body.into(), ..Default::default() }
@@ -268,4 +271,44 @@ async fn a_kick_closes_keys_at_our_comet_and_is_skipped_by_a_go_comet() {
     rig.until_committed(2).await;
     assert_eq!(bodies(&ours), ["kick k"]);
     assert!(go.calls().is_empty());
+}
+
+/// A dispatcher from this queue to one comet that the test drives itself.
+fn by_hand(log: &MemoryLog, comet: &MemoryComet) -> Dispatcher {
+    let comet = comet.clone();
+    let fleet =
+        Fleet::new(Arc::new(move |_| Ok(Arc::new(comet.clone()) as Arc<dyn Comet>)), LIMITS, Metrics::default());
+    fleet.update(&[Peer::at("h:1")]);
+    Dispatcher::new(Box::new(MemorySource::new(log.clone())), fleet, "g", Metrics::default())
+}
+
+const FIRST: Assignment = Assignment { partition: 0, generation: 1, start: 0, out_of_range: false };
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_assigned_anew_is_not_paused_any_more() {
+    let (a, log) = (MemoryComet::new("a"), MemoryLog::new(1, 1 << 20));
+    a.set(Mood::Hangs);
+    let mut dispatcher = by_hand(&log, &a);
+    // The source says twice how it stands before it hands out records.
+    for _ in 0..2 {
+        dispatcher.source.next().await;
+    }
+    log.append("k".into(), "a record".into(), vec![]).unwrap();
+    let condition = Process::quiet().readiness.condition("queue", "the first answer");
+    for is_revoked in [true, false] {
+        dispatcher.assigned(FIRST);
+        let room = PushMsg { r#type: Type::Room.into(), room: "a://1".into(), ..Default::default() };
+        let too_many = [0, crate::ledger::WINDOW].map(|offset| record(0, offset, &room));
+        dispatcher.event(Event::Records(too_many.into()), &condition).await;
+        let more = tokio::time::timeout(Duration::from_secs(1), dispatcher.source.next()).await;
+        assert!(more.is_err(), "{more:?}");
+        if is_revoked {
+            let (done, _) = tokio::sync::oneshot::channel();
+            dispatcher.revoked(Revocation { partitions: vec![0], lost: false, done }).await;
+        }
+        dispatcher.assigned(Assignment { generation: 2, out_of_range: !is_revoked, ..FIRST });
+        let more = tokio::time::timeout(Duration::from_secs(1), dispatcher.source.next()).await;
+        assert!(matches!(more, Ok(Event::Records(_))), "{more:?}");
+        log.append("k".into(), "another".into(), vec![]).unwrap();
+    }
 }
