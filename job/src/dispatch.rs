@@ -22,7 +22,7 @@ use crate::room::Item;
 
 /// How long answers are waited for when a partition is to be given up.
 const REVOKE: Duration = Duration::from_millis(500);
-/// How long to wait when the comets are saturated.
+/// How often it is looked whether the comets still are saturated.
 const SATURATED: Duration = Duration::from_millis(5);
 /// After so many bytes it is looked again whether they are.
 const CHECK: usize = 64 * 1024;
@@ -96,6 +96,9 @@ impl Dispatcher {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tell = tokio::time::interval(TELL);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Goes on while other things happen, however often.
+        let mut saturated = tokio::time::interval(SATURATED);
+        saturated.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = None;
         loop {
             if self.stopping && self.ours.values().all(|ours| ours.is_done(&self.fleet)) {
@@ -104,7 +107,7 @@ impl Dispatcher {
             let progress = self.progress.clone();
             tokio::select! {
                 event = self.source.next(), if self.inbox.is_empty() => self.event(event, &queue).await,
-                () = tokio::time::sleep(SATURATED), if !self.inbox.is_empty() => self.dispatch(),
+                _ = saturated.tick(), if !self.inbox.is_empty() => self.dispatch(),
                 () = progress.notified() => self.progressed(),
                 _ = tick.tick() => self.commit(),
                 _ = tell.tick() => self.fleet.tell(Instant::now()),

@@ -312,3 +312,32 @@ async fn a_partition_that_is_assigned_anew_is_not_paused_any_more() {
         log.append("k".into(), "another".into(), vec![]).unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_saturated_comets_goes_on_however_often_they_answer() {
+    let (a, log) = (MemoryComet::new("a"), MemoryLog::new(1, 64 << 20));
+    let dispatcher = by_hand(&log, &a);
+    let progress = dispatcher.progress.clone();
+    let condition = Process::quiet().readiness.condition("queue", "the first answer");
+    tokio::spawn(dispatcher.run(std::future::pending(), Duration::ZERO, condition));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    a.set(Mood::Hangs);
+    for _ in 0..10 {
+        let room = PushMsg {
+            r#type: Type::Room.into(),
+            room: "a://1".into(),
+            msg: vec![0; 900_000].into(),
+            ..Default::default()
+        };
+        log.append("k".into(), prost::Message::encode_to_vec(&room).into(), vec![]).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::spawn(async move {
+        loop {
+            progress.notify_one();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    a.set(Mood::Fine);
+    took(&a, 10).await;
+}
