@@ -47,6 +47,21 @@ async fn a_comet_that_does_not_answer_is_let_go_in_time_and_used_again_when_it_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_stood_still_takes_that_for_no_comets_silence() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    rig.room("a://1", "m");
+    rig.settle().await;
+    // Whatever wakes first finds no answer yet.
+    tokio::time::advance(LIMITS.stall * 2).await;
+    rig.settle().await;
+    a.set(Mood::Fine);
+    rig.until_committed(1).await;
+    assert_eq!((bodies(&a), rig.count("imcluster_job_comets_let_go_total")), (vec!["m".to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_comet_that_hangs_in_a_call_is_let_go_as_one_that_is_away() {
     let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
     let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
