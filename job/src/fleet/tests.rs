@@ -297,6 +297,20 @@ async fn a_stream_that_breaks_is_opened_again_and_what_was_out_on_it_comes_once_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_while_the_comet_is_asked_who_it_is_is_opened_again_before_anything_is_committed() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    a.hang_up();
+    rig.settle().await;
+    a.set(Mood::Fine);
+    rig.keys("a", &["k"], "m");
+    rig.until_committed(1).await;
+    assert_eq!(a.marks().last().map(|mark| mark.through), Some(1), "{:?}", a.marks());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_owner_of_a_partition_ends_what_is_sent_for_it_on_a_stream() {
     let a = MemoryComet::new("a");
     let rig = Rig::start(&[("h:1", &a)]).await;
