@@ -240,6 +240,27 @@ async fn an_offset_that_is_gone_starts_at_the_oldest_record_and_a_later_partitio
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_records_come_few_at_a_time() {
+    const SIZE: usize = 100_000;
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("t", 1).await.unwrap();
+    let mut source = source(&kafka, "t");
+    assigned(&mut source).await;
+    source.pause(0);
+    let body = "x".repeat(SIZE);
+    produce(&kafka, "t", 0, &[body.as_str(); 30]).await;
+    source.resume(0);
+    let mut count = 0;
+    while count < 30 {
+        if let Event::Records(records) = next(&mut source).await {
+            assert!(records.len() * SIZE < 256 * 1024 + SIZE, "{} at once", records.len());
+            count += records.len();
+        }
+    }
+    source.close(vec![(0, 30)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_said_and_survived() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("t", 1).await.unwrap();
