@@ -99,7 +99,8 @@ async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
     let address = listener.local_addr().unwrap();
     let served = Served { comet: comet.clone(), traces: Arc::default() };
     let router = proto::grpc::server().add_service(CometServer::new(served.clone()));
-    let router = if is_go { router } else { router.add_service(DeliveryServer::new(served.clone())) };
+    let delivery = DeliveryServer::new(served.clone()).max_decoding_message_size(proto::grpc::MAX_MESSAGE);
+    let router = if is_go { router } else { router.add_service(delivery) };
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(router.serve_with_incoming(incoming));
     (address, served)
@@ -186,6 +187,19 @@ async fn a_stream_in_memory_and_over_grpc_takes_frames_in_order_and_says_what_ca
     let (address, served) = serve(&comet, false).await;
     streams(&GrpcComet::new(&address.to_string()).unwrap(), &comet).await;
     assert_eq!(*served.traces.lock(), ["trace"]);
+}
+
+#[tokio::test]
+async fn an_answer_may_name_more_keys_than_a_grpc_message_usually_holds() {
+    let comet = MemoryComet::new("s1");
+    comet.holds(&["here"]);
+    let (address, _) = serve(&comet, false).await;
+    let mut link = GrpcComet::new(&address.to_string()).unwrap().deliver().await.unwrap();
+    let keys: Vec<String> = (0..5_000).map(|number| format!("{number:01000}")).collect();
+    let request = PushMsgReq { keys: keys.clone(), proto_op: 1000, owner: owner(9), ..Default::default() };
+    link.down.send(Call::Push(request).frame(None)).unwrap();
+    let up = link.up.next().await.unwrap().unwrap();
+    assert!(up.remarks[0].not_here == keys);
 }
 
 #[tokio::test]
