@@ -414,6 +414,10 @@ impl Queue {
         if inner.items == 0 {
             inner.waiting_since = None;
         }
+        if !inner.slots.values().any(Slot::is_behind) {
+            // Nobody is left who would be answered.
+            inner.telling_since = None;
+        }
     }
 }
 

@@ -246,6 +246,26 @@ async fn a_comet_that_does_not_answer_what_it_is_told_is_let_go() {
 }
 
 #[tokio::test]
+async fn a_comet_is_not_let_go_for_what_it_was_to_be_told_of_a_partition_that_was_taken_from_us() {
+    let (taken, kept) = (partition(0), partition(1));
+    let queue = queue(&taken);
+    queue.assign(&kept, 0);
+    queue.claimed(std::slice::from_ref(&kept));
+    queue.vouches();
+    let now = Instant::now();
+    taken.ledger.lock().open(0, 0);
+    queue.tell(now);
+    queue.revoke(&taken);
+    let later = now + LIMITS.stall;
+    assert_eq!(look(&queue, now, later).0, State::Open);
+    queue.assign(&taken, 1);
+    kept.ledger.lock().open(0, 0);
+    queue.tell(later);
+    queue.revoke(&taken);
+    assert_eq!(look(&queue, later, later + LIMITS.stall).0, State::LetGo, "it owes the other's answer");
+}
+
+#[tokio::test]
 async fn after_a_comet_was_let_go_nobody_vouches_for_what_was_dropped() {
     let partition = partition(0);
     let queue = queue(&partition);
