@@ -238,6 +238,48 @@ async fn nobody_at_an_address_is_away_and_text_that_is_no_address_is_said() {
     assert!(GrpcComet::new("not an address").unwrap_err().contains("expected host:port"));
 }
 
+/// Whether a call's first frame is among what a caller has sent: HTTP/2's preface, then frames.
+fn is_called(sent: &[u8]) -> bool {
+    const HEADERS: u8 = 1;
+    let mut rest = sent.get(24..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = *rest {
+        if kind == HEADERS {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_call_is_no_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = GrpcComet::new(&listener.local_addr().unwrap().to_string()).unwrap();
+    for is_reset in [false, true] {
+        let breaks = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+            socket.write_all(&empty_settings).await.unwrap();
+            let mut sent = vec![0; 4096];
+            let count = loop {
+                let count = socket.peek(&mut sent).await.unwrap();
+                if is_called(&sent[..count]) {
+                    break count;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            };
+            // What was not read when a socket is closed makes it a reset.
+            if !is_reset {
+                socket.read_exact(&mut sent[..count]).await.unwrap();
+            }
+        };
+        let (said, ()) = tokio::join!(client.send(room(1, 1), None), breaks);
+        assert!(matches!(said, Err(CometError::Away(_))), "{said:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_call_that_is_not_answered_ends_at_its_deadline() {
     let comet = MemoryComet::new("s1");
