@@ -341,14 +341,9 @@ impl Dispatcher {
     }
 
     fn commit(&mut self) {
-        if self.source.must_commit_again() {
-            self.ours.values_mut().for_each(|ours| ours.committed = 0);
-        }
-        let offsets: Vec<(u32, u64)> = self
-            .ours
-            .values()
-            .filter_map(|ours| ours.to_commit(&self.fleet).filter(|(_, offset)| *offset != ours.committed))
-            .collect();
+        let again = self.source.must_commit_again();
+        let offsets: Vec<(u32, u64)> =
+            self.ours.values().filter_map(|ours| ours.to_commit_now(&self.fleet, again)).collect();
         if !offsets.is_empty() {
             self.source.commit(&offsets);
         }

@@ -7,6 +7,7 @@ use runtime::Process;
 
 use super::*;
 use crate::comet::memory::{MemoryComet, Mood};
+use crate::comet::queue::Way;
 use crate::comet::{Call, Comet};
 use crate::consumer::memory::MemorySource;
 use crate::push::tests::record;
@@ -340,4 +341,19 @@ async fn what_waits_for_saturated_comets_goes_on_however_often_they_answer() {
     });
     a.set(Mood::Fine);
     took(&a, 10).await;
+}
+
+#[tokio::test]
+async fn what_is_committed_again_is_never_less_than_what_was_committed() {
+    let mut dispatcher = by_hand(&MemoryLog::new(1, 1 << 20), &MemoryComet::new("a"));
+    dispatcher.assigned(FIRST);
+    let view = dispatcher.fleet.view();
+    let queue = &view.comets[0].queue;
+    dispatcher.ours[&0].partition.ledger.lock().open(0, 0);
+    queue.goes_by(Way::Calls);
+    dispatcher.commit();
+    queue.goes_by(Way::Stream);
+    assert_eq!(queue.knows(0), Some(0), "it was made calls and told nothing");
+    let to_commit = |again| dispatcher.ours[&0].to_commit_now(&dispatcher.fleet, again);
+    assert_eq!((to_commit(true), to_commit(false)), (Some((0, 1)), None));
 }
