@@ -244,8 +244,17 @@ async fn an_unlisted_comet_is_served_while_it_answers_and_owed_nothing_when_it_d
     rig.until_committed(2).await;
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(dropped(&rig, "gone"), 1);
+    rig.keys("b", &["k"], "for nobody");
+    rig.until_committed(3).await;
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(dropped(&rig, "unknown_server"), 1);
     let status = rig.process.status.report();
     assert_eq!(status["comets"].as_array().unwrap().len(), 1, "{status}");
+    b.set(Mood::Fine);
+    rig.list(&[("h:1", &a), ("h:2", &b)]);
+    rig.settle().await;
+    rig.keys("b", &["k"], "heard again");
+    took(&b, 2).await;
 }
 
 #[tokio::test(start_paused = true)]
