@@ -168,6 +168,7 @@ impl Dispatcher {
     fn assigned(&mut self, assignment: Assignment) {
         let Assignment { partition: number, generation, start, out_of_range } = assignment;
         tracing::info!(partition = number, generation, start, "partition is ours");
+        self.metrics.partitions_fenced.remove(&PartitionLabel { partition: number });
         if out_of_range {
             self.metrics.out_of_range.inc();
             tracing::error!(
@@ -213,6 +214,9 @@ impl Dispatcher {
                 }
             }
         }
+        for partition in &revocation.partitions {
+            self.metrics.partitions_fenced.remove(&PartitionLabel { partition: *partition });
+        }
         for ours in &leaving {
             tracing::info!(partition = ours.partition.number, lost = revocation.lost, "partition is not ours any more");
             self.fleet.revoke(&ours.partition);
@@ -255,6 +259,8 @@ impl Dispatcher {
             if let Some(ours) = self.ours.remove(&number) {
                 // Nothing of it is sent or committed until it is assigned again.
                 self.metrics.fenced.inc();
+                self.metrics.partitions_fenced.get_or_create(&PartitionLabel { partition: number }).set(1);
+                self.metrics.lag.remove(&PartitionLabel { partition: number });
                 self.fleet.revoke(&ours.partition);
             }
         }

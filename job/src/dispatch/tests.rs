@@ -324,12 +324,8 @@ async fn what_waits_for_saturated_comets_goes_on_however_often_they_answer() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     a.set(Mood::Hangs);
     for _ in 0..10 {
-        let room = PushMsg {
-            r#type: Type::Room.into(),
-            room: "a://1".into(),
-            msg: vec![0; 900_000].into(),
-            ..Default::default()
-        };
+        let (room, msg) = ("a://1".into(), vec![0; 900_000].into());
+        let room = PushMsg { r#type: Type::Room.into(), room, msg, ..Default::default() };
         log.append("k".into(), prost::Message::encode_to_vec(&room).into(), vec![]).unwrap();
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -356,4 +352,31 @@ async fn what_is_committed_again_is_never_less_than_what_was_committed() {
     assert_eq!(queue.knows(0), Some(0), "it was made calls and told nothing");
     let to_commit = |again| dispatcher.ours[&0].to_commit_now(&dispatcher.fleet, again);
     assert_eq!((to_commit(true), to_commit(false)), (Some((0, 1)), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_of_ours_that_stands_still_is_shown_until_it_is_given_to_somebody() {
+    let log = MemoryLog::new(1, 1 << 20);
+    let mut dispatcher = by_hand(&log, &MemoryComet::new("a"));
+    let label = PartitionLabel { partition: 0 };
+    let shown = |dispatcher: &Dispatcher| {
+        let (fenced, lag) = (&dispatcher.metrics.partitions_fenced, &dispatcher.metrics.lag);
+        (fenced.get(&label).map(|gauge| gauge.get()), lag.get(&label).map(|gauge| gauge.get()))
+    };
+    log.append("k".into(), "a record".into(), vec![]).unwrap();
+    for is_revoked in [true, false] {
+        dispatcher.assigned(FIRST);
+        dispatcher.commit();
+        assert_eq!(shown(&dispatcher), (None, Some(1)));
+        dispatcher.ours[&0].partition.fence();
+        dispatcher.progressed();
+        assert_eq!(shown(&dispatcher), (Some(1), None));
+        if is_revoked {
+            let (done, _) = tokio::sync::oneshot::channel();
+            dispatcher.revoked(Revocation { partitions: vec![0], lost: true, done }).await;
+            assert_eq!(shown(&dispatcher), (None, None));
+        }
+    }
+    dispatcher.assigned(FIRST);
+    assert_eq!(shown(&dispatcher), (None, None));
 }
