@@ -176,6 +176,32 @@ async fn a_partition_changes_hands_after_its_owner_committed_in_a_later_generati
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_went_away_paused_comes_back_paused_and_goes_on_when_told() {
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("t", 2).await.unwrap();
+    let mut first = source(&kafka, "t");
+    assert_eq!(assigned(&mut first).await.len(), 2);
+    (0..2).for_each(|partition| first.pause(partition));
+    let mut second = source(&kafka, "t");
+    let moving = tokio::spawn(async move { (assigned(&mut second).await, second) });
+    let moved = loop {
+        if let Event::Revoked(revocation) = next(&mut first).await {
+            revocation.done.send(vec![]).unwrap();
+            break revocation.partitions[0];
+        }
+    };
+    let (_, second) = moving.await.unwrap();
+    second.close(vec![]).await.unwrap();
+    assert_eq!(assigned(&mut first).await[0].partition, moved);
+    produce(&kafka, "t", moved as i32, &["a"]).await;
+    let early = tokio::time::timeout(Duration::from_secs(3), records(&mut first, 1)).await;
+    assert!(early.is_err(), "{early:?}");
+    first.resume(moved);
+    assert_eq!(bodies(&records(&mut first, 1).await), ["a"]);
+    first.close(vec![]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_offset_that_is_gone_starts_at_the_oldest_record_and_a_later_partition_at_its_first() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("t", 1).await.unwrap();
@@ -211,6 +237,27 @@ async fn an_offset_that_is_gone_starts_at_the_oldest_record_and_a_later_partitio
     assert_eq!((new[0].start, new[0].out_of_range), (0, false));
     assert_eq!(bodies(&records(&mut second, 1).await), ["first"]);
     second.close(vec![]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_records_come_few_at_a_time() {
+    const SIZE: usize = 100_000;
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("t", 1).await.unwrap();
+    let mut source = source(&kafka, "t");
+    assigned(&mut source).await;
+    source.pause(0);
+    let body = "x".repeat(SIZE);
+    produce(&kafka, "t", 0, &[body.as_str(); 30]).await;
+    source.resume(0);
+    let mut count = 0;
+    while count < 30 {
+        if let Event::Records(records) = next(&mut source).await {
+            assert!(records.len() * SIZE < 256 * 1024 + SIZE, "{} at once", records.len());
+            count += records.len();
+        }
+    }
+    source.close(vec![(0, 30)]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,7 +61,8 @@ pub trait Source: Send {
     fn commit(&self, offsets: &[(u32, u64)]);
     /// Whether a commit failed since this was last asked.
     fn must_commit_again(&self) -> bool;
-    /// Stops a partition's records; some may still come.
+    /// Stops a partition's records until [`Self::resume`], also when it is revoked and assigned again meanwhile; some
+    /// may still come.
     fn pause(&self, partition: u32);
     /// Lets them come again.
     fn resume(&self, partition: u32);

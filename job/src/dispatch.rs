@@ -3,7 +3,7 @@
 
 mod ours;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::room::Item;
 
 /// How long answers are waited for when a partition is to be given up.
 const REVOKE: Duration = Duration::from_millis(500);
-/// How long to wait when the comets are saturated.
+/// How often it is looked whether the comets still are saturated.
 const SATURATED: Duration = Duration::from_millis(5);
 /// After so many bytes it is looked again whether they are.
 const CHECK: usize = 64 * 1024;
@@ -38,6 +38,9 @@ pub struct Dispatcher {
     group: Arc<str>,
     metrics: Metrics,
     ours: HashMap<u32, Ours>,
+    /// Partitions that the source was told to hold back, as it does until it is told otherwise: also when a partition
+    /// was somebody else's meanwhile.
+    paused: HashSet<u32>,
     progress: Arc<Notify>,
     /// Read, not dispatched yet: the comets are saturated.
     inbox: VecDeque<Record>,
@@ -65,6 +68,7 @@ impl Dispatcher {
             group: group.into(),
             metrics,
             ours: HashMap::new(),
+            paused: HashSet::new(),
             progress: Arc::default(),
             inbox: VecDeque::new(),
             lag: Lag::default(),
@@ -92,6 +96,9 @@ impl Dispatcher {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tell = tokio::time::interval(TELL);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Goes on while other things happen, however often.
+        let mut saturated = tokio::time::interval(SATURATED);
+        saturated.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = None;
         loop {
             if self.stopping && self.ours.values().all(|ours| ours.is_done(&self.fleet)) {
@@ -100,7 +107,7 @@ impl Dispatcher {
             let progress = self.progress.clone();
             tokio::select! {
                 event = self.source.next(), if self.inbox.is_empty() => self.event(event, &queue).await,
-                () = tokio::time::sleep(SATURATED), if !self.inbox.is_empty() => self.dispatch(),
+                _ = saturated.tick(), if !self.inbox.is_empty() => self.dispatch(),
                 () = progress.notified() => self.progressed(),
                 _ = tick.tick() => self.commit(),
                 _ = tell.tick() => self.fleet.tell(Instant::now()),
@@ -161,6 +168,7 @@ impl Dispatcher {
     fn assigned(&mut self, assignment: Assignment) {
         let Assignment { partition: number, generation, start, out_of_range } = assignment;
         tracing::info!(partition = number, generation, start, "partition is ours");
+        self.metrics.partitions_fenced.remove(&PartitionLabel { partition: number });
         if out_of_range {
             self.metrics.out_of_range.inc();
             tracing::error!(
@@ -180,6 +188,14 @@ impl Dispatcher {
         });
         self.fleet.assign(&partition);
         self.ours.insert(number, Ours { partition, held: VecDeque::new(), committed: start });
+        self.resume(number);
+    }
+
+    /// Has the source go on with a partition, if it was told not to.
+    fn resume(&mut self, partition: u32) {
+        if self.paused.remove(&partition) {
+            self.source.resume(partition);
+        }
     }
 
     /// Finishes what these partitions owe, for a short while, and gives them up.
@@ -197,6 +213,9 @@ impl Dispatcher {
                     () = tokio::time::sleep_until(deadline) => break,
                 }
             }
+        }
+        for partition in &revocation.partitions {
+            self.metrics.partitions_fenced.remove(&PartitionLabel { partition: *partition });
         }
         for ours in &leaving {
             tracing::info!(partition = ours.partition.number, lost = revocation.lost, "partition is not ours any more");
@@ -226,6 +245,7 @@ impl Dispatcher {
         }
         if ours.held.is_empty() {
             tracing::warn!(partition = record.partition, "too many records wait for answers, partition is paused");
+            self.paused.insert(record.partition);
             self.source.pause(record.partition);
         }
         ours.held.push_back(record);
@@ -239,6 +259,8 @@ impl Dispatcher {
             if let Some(ours) = self.ours.remove(&number) {
                 // Nothing of it is sent or committed until it is assigned again.
                 self.metrics.fenced.inc();
+                self.metrics.partitions_fenced.get_or_create(&PartitionLabel { partition: number }).set(1);
+                self.metrics.lag.remove(&PartitionLabel { partition: number });
                 self.fleet.revoke(&ours.partition);
             }
         }
@@ -260,7 +282,7 @@ impl Dispatcher {
             }
             if self.ours.get(&number).is_some_and(|ours| ours.held.is_empty()) {
                 tracing::info!(partition = number, "partition goes on");
-                self.source.resume(number);
+                self.resume(number);
             }
         }
     }
@@ -325,14 +347,9 @@ impl Dispatcher {
     }
 
     fn commit(&mut self) {
-        if self.source.must_commit_again() {
-            self.ours.values_mut().for_each(|ours| ours.committed = 0);
-        }
-        let offsets: Vec<(u32, u64)> = self
-            .ours
-            .values()
-            .filter_map(|ours| ours.to_commit(&self.fleet).filter(|(_, offset)| *offset != ours.committed))
-            .collect();
+        let again = self.source.must_commit_again();
+        let offsets: Vec<(u32, u64)> =
+            self.ours.values().filter_map(|ours| ours.to_commit_now(&self.fleet, again)).collect();
         if !offsets.is_empty() {
             self.source.commit(&offsets);
         }

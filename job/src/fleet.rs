@@ -143,7 +143,7 @@ impl fmt::Debug for Fleet {
 struct Inner {
     seats: Vec<Arc<Seat>>,
     assigned: HashMap<u32, Arc<Partition>>,
-    /// Servers that discovery did not name in time: their records are let go at once until it does.
+    /// Servers that discovery did not name in time, or names no longer: their records are let go at once until it does.
     forgotten: HashSet<ServerId>,
 }
 
@@ -330,17 +330,21 @@ impl Fleet {
 
     /// An unlisted comet does not answer any more.
     pub(crate) fn gone(&self, seat: &Arc<Seat>) {
-        let mut inner = self.inner.lock();
-        inner.seats.retain(|other| !Arc::ptr_eq(seat, other));
-        self.show(&inner);
-        seat.queue.close("gone");
+        self.end(seat, "gone");
     }
 
     /// Discovery did not name this server in time.
     pub(crate) fn give_up(&self, seat: &Arc<Seat>) {
+        if let Some(server) = seat.name() {
+            tracing::warn!(%server, "discovery does not name this server, its records are let go");
+        }
+        self.end(seat, "unknown_server");
+    }
+
+    /// Ends a seat. What is for its server is let go at once from now on, until discovery names it or it says its id.
+    fn end(&self, seat: &Arc<Seat>, reason: &'static str) {
         let mut inner = self.inner.lock();
         if let Some(name) = seat.name() {
-            tracing::warn!(server = %name, "discovery does not name this server, its records are let go");
             if inner.forgotten.len() >= REMEMBERED {
                 inner.forgotten.clear();
             }
@@ -348,7 +352,7 @@ impl Fleet {
         }
         inner.seats.retain(|other| !Arc::ptr_eq(seat, other));
         self.show(&inner);
-        seat.queue.close("unknown_server");
+        seat.queue.close(reason);
     }
 
     fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub let_go: Counter,
     /// Partitions found to have a later owner.
     pub fenced: Counter,
+    /// 1 for each partition that is given to us although a comet has heard of a later owner.
+    pub partitions_fenced: Family<PartitionLabel, Gauge>,
     /// Starts from the oldest record because the committed one is gone.
     pub out_of_range: Counter,
     /// Errors of a dependency, by its name.
@@ -81,6 +83,7 @@ impl Metrics {
             comets: Gauge::default(),
             let_go: Counter::default(),
             fenced: Counter::default(),
+            partitions_fenced: Family::default(),
             out_of_range: Counter::default(),
             errors: Family::default(),
         };
@@ -98,6 +101,7 @@ impl Metrics {
             to.register("comets", "Comets that answer", this.comets.clone());
             to.register("comets_let_go", "Comets that were let go", this.let_go.clone());
             to.register("fenced", "Partitions found to have a later owner", this.fenced.clone());
+            to.register("partitions_fenced", "Partitions of ours that stand still", this.partitions_fenced.clone());
             to.register("out_of_range", "Partitions restarted at their oldest record", this.out_of_range.clone());
             to.register("dependency_errors", "Errors of a dependency", this.errors.clone());
         });

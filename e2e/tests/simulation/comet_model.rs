@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use comet::owners::{Heard, Owners};
 use comet::repeats::{Repeats, Sender};
+use job::comet::queue::Way;
 use job::push::Target as To;
 use proto::Key;
 use proto::envelope::PushId;
@@ -33,8 +34,10 @@ pub struct Comet {
     lives: Vec<Life>,
     /// Streams that are broken at the other end, with what was on its way.
     pub late: VecDeque<Stream>,
-    /// Some job has let this comet go.
-    pub was_let_go: bool,
+    /// Whether this process has streams, or is made calls and can be told nothing.
+    pub way: Way,
+    /// Some job has let this comet go, or did not know it for a while.
+    was_left_out: bool,
     /// Records that were pushed so far.
     pub pushed: u64,
     /// Answered but not enqueued yet, by a mutant alone.
@@ -52,18 +55,28 @@ impl Comet {
             last_generation: 0,
             lives: vec![Life::default()],
             late: VecDeque::new(),
-            was_let_go: false,
+            way: Way::Stream,
+            was_left_out: false,
             pushed: 0,
             unqueued: Vec::new(),
         }
     }
 
-    /// The process ends and another one begins; the client comes back.
-    pub fn restart(&mut self) {
+    /// Some job drops what is for this comet. Who can be told nothing is not told of it: goim's guarantees, no more.
+    pub fn left_out(&mut self) {
+        self.was_left_out = true;
+        let way = self.way;
+        let life = self.life();
+        life.is_over |= way == Way::Calls && life.began.is_some();
+    }
+
+    /// The process ends and another one begins, which may be an older or a newer one; the client comes back.
+    pub fn restart(&mut self, way: Way) {
         let mut lives = std::mem::take(&mut self.lives);
         lives.last_mut().unwrap().is_over = true;
         lives.push(Life::default());
-        *self = Self { lives, was_let_go: self.was_let_go, pushed: self.pushed, ..Self::new(self.index, self.mutant) };
+        let (was_left_out, pushed) = (self.was_left_out, self.pushed);
+        *self = Self { lives, way, was_left_out, pushed, ..Self::new(self.index, self.mutant) };
     }
 
     /// Takes the next frame of a stream and answers it.
@@ -118,6 +131,10 @@ impl Comet {
             self.repeats = Repeats::default();
         }
         match frame {
+            Frame::Claim if self.way == Way::Calls => {
+                let pushed = self.pushed;
+                self.life().began.get_or_insert(pushed);
+            }
             Frame::Claim => {}
             Frame::Vouch(vouches) => {
                 let pushed = self.pushed;
@@ -198,8 +215,8 @@ impl Comet {
             let Some(began) = life.began.filter(|_| !life.is_over) else {
                 continue;
             };
-            if !life.gaps.is_empty() && !self.was_let_go {
-                return Err(format!("{who} was told of the gaps {:?} although nobody let it go", life.gaps));
+            if !life.gaps.is_empty() && !self.was_left_out {
+                return Err(format!("{who} was told of the gaps {:?} although nobody left it out", life.gaps));
             }
             for (offset, target) in (0..).zip(log).skip(began as usize) {
                 let is_for_it = !matches!(target, Target::Key(comet) if *comet != self.index);

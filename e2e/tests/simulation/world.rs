@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use job::comet::queue::Way;
 use tokio::time::Instant;
 
 use super::comet_model::Comet;
@@ -42,10 +43,16 @@ pub enum Mutant {
     SilentHole,
     /// job takes the end of a stream for an answer to what was out on it.
     AnsweredByEnd,
+    /// job vouches for what it read before it knew the comet.
+    LateUnsaid,
+    /// job vouches for what it handed out by a list that a comet was not on yet.
+    GivenUnsaid,
+    /// job makes calls for a while to a comet that has streams.
+    CallsBetween,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::CommitEarly,
         Self::CommitUntold,
         Self::ForgetHole,
@@ -58,6 +65,9 @@ impl Mutant {
         Self::FilterPerOwner,
         Self::SilentHole,
         Self::AnsweredByEnd,
+        Self::LateUnsaid,
+        Self::GivenUnsaid,
+        Self::CallsBetween,
     ];
 }
 
@@ -104,7 +114,7 @@ impl World {
             now,
             log: Vec::new(),
             committed: 0,
-            owner: Job::new(1, 0, mutant),
+            owner: Job::new(1, 0, [true; COMETS], mutant),
             zombies: Vec::new(),
             comets: (0..COMETS).map(|index| Comet::new(index, mutant)).collect(),
         }
@@ -133,14 +143,17 @@ impl World {
                 self.log.push(target);
                 self.comets.iter_mut().for_each(|comet| comet.pushed += 1);
             }
-            20..34 => self.owner.read(&self.log, self.now),
+            20..34 => {
+                let looks = self.seeded.below(3) > 0;
+                self.owner.read(&self.log, looks, self.now);
+            }
             34..48 => self.owner.send(comet, self.now),
             48..66 => self.comets[comet].take(&mut self.owner.streams[comet]),
             66..80 => self.owner.hear(comet, self.now),
             80..84 => self.commit(),
             84..86 => self.now += Duration::from_millis(15),
             86..89 => self.hang_up(comet),
-            89..92 => self.owner.open(comet),
+            89..92 => self.open(comet),
             92..94 => self.zombies_go_on(comet),
             94 => self.comets[comet].take_late(),
             95 => self.comets[comet].flush(),
@@ -154,6 +167,14 @@ impl World {
     fn commit(&mut self) {
         self.committed = self.committed.max(self.owner.to_commit());
         self.owner.tell(self.now);
+    }
+
+    /// The owner hears of a comet, or calls it.
+    fn open(&mut self, comet: usize) {
+        if self.owner.join(comet, self.now) || self.owner.has_let_go(comet) {
+            self.comets[comet].left_out();
+        }
+        self.owner.open(comet, self.comets[comet].way);
     }
 
     /// The stream to a comet breaks: what is on its way down may still arrive, no answer does.
@@ -181,28 +202,37 @@ impl World {
 
     fn replace(&mut self) -> Job {
         let generation = self.owner.generation + 1;
-        std::mem::replace(&mut self.owner, Job::new(generation, self.committed, self.mutant))
+        let known: [bool; COMETS] = std::array::from_fn(|_| self.seeded.below(4) > 0);
+        let unknown = self.comets.iter_mut().zip(known).filter(|(_, is_known)| !is_known);
+        unknown.for_each(|(comet, _)| comet.left_out());
+        std::mem::replace(&mut self.owner, Job::new(generation, self.committed, known, self.mutant))
     }
 
     fn zombies_go_on(&mut self, comet: usize) {
         let act = self.seeded.below(6);
         for zombie in &mut self.zombies {
             match act {
-                0 => zombie.read(&self.log, self.now),
+                0 => zombie.read(&self.log, true, self.now),
                 1 | 2 => zombie.send(comet, self.now),
                 3 => self.comets[comet].take(&mut zombie.streams[comet]),
                 4 => zombie.hear(comet, self.now),
-                _ => zombie.open(comet),
+                _ => zombie.open(comet, self.comets[comet].way),
             }
         }
     }
 
     /// So much time passes that whoever does not answer is let go.
     fn stall(&mut self) {
-        self.now += STALL;
+        for _ in 0..STALL.as_secs() {
+            self.now += Duration::from_secs(1);
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
         for job in std::iter::once(&mut self.owner).chain(&mut self.zombies) {
             for (index, late) in job.let_go(self.now) {
-                self.comets[index].was_let_go = true;
+                self.comets[index].left_out();
                 self.comets[index].late.extend(late);
             }
         }
@@ -212,7 +242,8 @@ impl World {
         for job in std::iter::once(&mut self.owner).chain(&mut self.zombies) {
             drop(job.close(comet, self.now));
         }
-        self.comets[comet].restart();
+        let way = if self.seeded.below(4) > 0 { Way::Stream } else { Way::Calls };
+        self.comets[comet].restart(way);
     }
 
     /// Nothing fails any more: everything comes to its end.
@@ -220,10 +251,10 @@ impl World {
         self.zombies.clear();
         for _ in 0..REST {
             self.now += Duration::from_millis(15);
-            self.owner.read(&self.log, self.now);
+            self.owner.read(&self.log, true, self.now);
             for index in 0..COMETS {
                 self.comets[index].take_late();
-                self.owner.open(index);
+                self.open(index);
                 self.owner.send(index, self.now);
                 for _ in 0..8 {
                     self.comets[index].take(&mut self.owner.streams[index]);

@@ -238,7 +238,7 @@ impl Driver {
     fn asked(&mut self, asked: Asked) -> bool {
         let now = Instant::now();
         match asked {
-            Ok(Answer { known, link, claimed, fenced }) => {
+            Ok(Answer { known, has_stream, link, claimed, fenced }) => {
                 self.ask_at = now + ASK;
                 match &known {
                     Known::Ours(hello) => {
@@ -260,6 +260,11 @@ impl Driver {
                     self.lost();
                     self.seat.queue.unclaim();
                     self.ask_at = now;
+                }
+                if has_stream && self.pipe.is_none() {
+                    // It broke meanwhile: whether it has one is asked anew, because a comet that is made calls cannot be told.
+                    (self.last, self.ask_at) = (Some(known), now);
+                    return true;
                 }
                 // The next answer may bring a stream.
                 self.seat.queue.goes_by(if link.is_some() || self.pipe.is_some() { Way::Stream } else { Way::Calls });
@@ -313,7 +318,9 @@ impl Driver {
 /// Who answered.
 struct Answer {
     known: Known,
-    /// A stream to it, if it has one and there is none yet.
+    /// There was a stream to it when it was asked.
+    has_stream: bool,
+    /// A stream to it, if it has one and there was none yet.
     link: Option<Link>,
     /// What it was told of by a call, and what of it somebody else owns.
     claimed: Vec<Arc<Partition>>,
@@ -328,7 +335,7 @@ async fn ask(client: Arc<dyn Comet>, partitions: Vec<Arc<Partition>>, has_stream
     let known = match client.hello().await {
         Ok(hello) => Known::Ours(hello),
         Err(CometError::Unimplemented) => {
-            return Ok(Answer { known: Known::Go, link, claimed: partitions, fenced });
+            return Ok(Answer { known: Known::Go, has_stream, link, claimed: partitions, fenced });
         }
         Err(error) => return Err(error),
     };
@@ -346,7 +353,7 @@ async fn ask(client: Arc<dyn Comet>, partitions: Vec<Arc<Partition>>, has_stream
             Err(error) => return Err(error),
         };
     }
-    Ok(Answer { known, link, claimed, fenced })
+    Ok(Answer { known, has_stream, link, claimed, fenced })
 }
 
 /// The claims of these partitions: one for each epoch and generation.

@@ -1,5 +1,6 @@
 //! A comet over gRPC: goim's service, and ours beside it.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +38,10 @@ impl GrpcComet {
             comet: CometClient::new(channel.clone())
                 .max_decoding_message_size(proto::grpc::MAX_MESSAGE)
                 .max_encoding_message_size(proto::grpc::MAX_MESSAGE),
-            delivery: DeliveryClient::new(channel).max_encoding_message_size(proto::grpc::MAX_MESSAGE),
+            // One answer names the keys of many frames that are not there.
+            delivery: DeliveryClient::new(channel)
+                .max_decoding_message_size(proto::grpc::MAX_MESSAGE)
+                .max_encoding_message_size(proto::grpc::MAX_MESSAGE),
         })
     }
 }
@@ -90,14 +94,31 @@ pub(super) fn said(code: i32, text: String) -> CometError {
     error(Status::new(Code::from_i32(code), text))
 }
 
-/// A Go comet's own errors are `Unknown` with a text; they are final, as in goim.
+/// A Go comet's own errors are `Unknown` with a text; they are final, as in goim. tonic calls it `Unknown` too when a
+/// connection breaks in the middle of a call, which for grpc-go is `UNAVAILABLE`.
 fn error(status: Status) -> CometError {
+    if is_broken(&status) {
+        return CometError::Away(status.to_string());
+    }
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => CometError::Away(status.to_string()),
         Code::FailedPrecondition if status.message().contains("fenced") => CometError::Fenced,
         Code::Unimplemented => CometError::Unimplemented,
         code => CometError::Refused { reason: name(code), text: status.message().to_owned() },
     }
+}
+
+/// Whether the connection failed: then there are errors below, and none of them is somebody's status.
+fn is_broken(status: &Status) -> bool {
+    let mut below = status.source();
+    let is_broken = below.is_some();
+    while let Some(error) = below {
+        if error.is::<Status>() {
+            return false;
+        }
+        below = error.source();
+    }
+    is_broken
 }
 
 fn name(code: Code) -> &'static str {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use proto::comet::Owner;
 use proto::delivery::down::Frame;
 use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Mark, Marks, Remark, Up};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 
@@ -51,6 +51,7 @@ struct Shared {
     keys: Mutex<Vec<String>>,
     /// What was vouched for.
     marks: Mutex<Vec<Mark>>,
+    hang_up: Notify,
     busy: Mutex<HashMap<u32, usize>>,
     /// The most calls of one partition that were open at once.
     most: Mutex<usize>,
@@ -82,6 +83,7 @@ impl MemoryComet {
             claims: Mutex::default(),
             keys: Mutex::default(),
             marks: Mutex::default(),
+            hang_up: Notify::new(),
             busy: Mutex::default(),
             most: Mutex::default(),
         };
@@ -97,6 +99,11 @@ impl MemoryComet {
     pub fn restart(&self) {
         *self.shared.incarnation.lock() += 1;
         self.shared.claims.lock().clear();
+    }
+
+    /// Ends the streams that are open, and nothing else.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_waiters();
     }
 
     /// From now on only these keys are here.
@@ -224,7 +231,13 @@ impl Comet for MemoryComet {
         }
         let (down, frames) = mpsc::unbounded_channel();
         let (answers, up) = mpsc::unbounded_channel();
-        tokio::spawn(self.clone().answer(frames, answers));
+        let comet = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = comet.shared.hang_up.notified() => {}
+                () = comet.clone().answer(frames, answers) => {}
+            }
+        });
         Ok(Link { credit: CREDIT, down, up: Box::pin(UnboundedReceiverStream::new(up)) })
     }
 

@@ -25,6 +25,8 @@ use crate::room::{Batching, Item};
 
 /// A comet that owes an answer for so long is silent.
 const SILENT: Duration = Duration::from_millis(500);
+/// How often it is looked whether a comet answers what it is owed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// When packets merge and when a comet is let go.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,8 @@ struct Inner {
     must_tell: bool,
     /// Since when it has not answered what it was or is to be told.
     telling_since: Option<Instant>,
+    /// When it was last looked whether it owes an answer for too long.
+    looked_at: Option<Instant>,
 }
 
 /// How many batches of a partition may be out at a time.
@@ -306,15 +310,23 @@ impl Queue {
     }
 
     /// Lets the comet go if it owes an answer for too long. Returns its state, and when to look again.
+    ///
+    /// Time in which nobody looked does not count: this process stood still, and the answers may be here already.
     pub fn check(&self, now: Instant) -> (State, Option<Instant>) {
         let mut inner = self.inner.lock();
+        let unseen = now - inner.looked_at.replace(now).unwrap_or(now);
+        if unseen >= 2 * LOOK {
+            let later = |since: Instant| (since + unseen).min(now);
+            inner.waiting_since = inner.waiting_since.map(later);
+            inner.telling_since = inner.telling_since.map(later);
+        }
         let since = [inner.waiting_since, inner.telling_since].into_iter().flatten().min();
         let until = since.map(|since| since + self.limits.stall);
         if until.is_some_and(|until| until <= now) && inner.state == State::Open {
             self.empty(&mut inner, State::LetGo, "stall");
             return (inner.state, None);
         }
-        (inner.state, until)
+        (inner.state, until.map(|until| until.min(now + LOOK)))
     }
 
     /// From now on it is sent things this way.
@@ -401,6 +413,10 @@ impl Queue {
         inner.items -= items.len();
         if inner.items == 0 {
             inner.waiting_since = None;
+        }
+        if !inner.slots.values().any(Slot::is_behind) {
+            // Nobody is left who would be answered.
+            inner.telling_since = None;
         }
     }
 }

@@ -99,7 +99,8 @@ async fn serve(comet: &MemoryComet, is_go: bool) -> (SocketAddr, Served) {
     let address = listener.local_addr().unwrap();
     let served = Served { comet: comet.clone(), traces: Arc::default() };
     let router = proto::grpc::server().add_service(CometServer::new(served.clone()));
-    let router = if is_go { router } else { router.add_service(DeliveryServer::new(served.clone())) };
+    let delivery = DeliveryServer::new(served.clone()).max_decoding_message_size(proto::grpc::MAX_MESSAGE);
+    let router = if is_go { router } else { router.add_service(delivery) };
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(router.serve_with_incoming(incoming));
     (address, served)
@@ -189,6 +190,19 @@ async fn a_stream_in_memory_and_over_grpc_takes_frames_in_order_and_says_what_ca
 }
 
 #[tokio::test]
+async fn an_answer_may_name_more_keys_than_a_grpc_message_usually_holds() {
+    let comet = MemoryComet::new("s1");
+    comet.holds(&["here"]);
+    let (address, _) = serve(&comet, false).await;
+    let mut link = GrpcComet::new(&address.to_string()).unwrap().deliver().await.unwrap();
+    let keys: Vec<String> = (0..5_000).map(|number| format!("{number:01000}")).collect();
+    let request = PushMsgReq { keys: keys.clone(), proto_op: 1000, owner: owner(9), ..Default::default() };
+    link.down.send(Call::Push(request).frame(None)).unwrap();
+    let up = link.up.next().await.unwrap().unwrap();
+    assert!(up.remarks[0].not_here == keys);
+}
+
+#[tokio::test]
 async fn a_comet_in_memory_answers_as_one_of_ours() {
     let comet = MemoryComet::new("s1");
     ours(&comet, &comet).await;
@@ -222,6 +236,48 @@ async fn nobody_at_an_address_is_away_and_text_that_is_no_address_is_said() {
     let client = GrpcComet::new(&address).unwrap();
     assert!(matches!(client.send(room(1, 1), None).await, Err(CometError::Away(_))));
     assert!(GrpcComet::new("not an address").unwrap_err().contains("expected host:port"));
+}
+
+/// Whether a call's first frame is among what a caller has sent: HTTP/2's preface, then frames.
+fn is_called(sent: &[u8]) -> bool {
+    const HEADERS: u8 = 1;
+    let mut rest = sent.get(24..).unwrap_or_default();
+    while let [a, b, c, kind, ..] = *rest {
+        if kind == HEADERS {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_call_is_no_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = GrpcComet::new(&listener.local_addr().unwrap().to_string()).unwrap();
+    for is_reset in [false, true] {
+        let breaks = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+            socket.write_all(&empty_settings).await.unwrap();
+            let mut sent = vec![0; 4096];
+            let count = loop {
+                let count = socket.peek(&mut sent).await.unwrap();
+                if is_called(&sent[..count]) {
+                    break count;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            };
+            // What was not read when a socket is closed makes it a reset.
+            if !is_reset {
+                socket.read_exact(&mut sent[..count]).await.unwrap();
+            }
+        };
+        let (said, ()) = tokio::join!(client.send(room(1, 1), None), breaks);
+        assert!(matches!(said, Err(CometError::Away(_))), "{said:?}");
+    }
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ const FIXED: [(&str, &str); 10] = [
 ];
 /// Bounds on what is fetched ahead, in KiB and messages of all partitions.
 const QUEUED: [(&str, &str); 2] = [("queued.max.messages.kbytes", "16384"), ("queued.min.messages", "10000")];
+/// How many events may wait to be taken: beyond that what is read ahead stays within librdkafka's bounds.
+const EVENTS: usize = 16;
 /// How soon a broker that is away is tried again, and when one that vanished without a word is given up, to be looked
 /// for where its name points by then. librdkafka would wait up to 10 s, 60 s and 30 s.
 const AGAIN: [(&str, &str); 4] = [
@@ -112,7 +114,7 @@ impl KafkaSource {
             commit_failed: AtomicBool::new(false),
             last: Mutex::default(),
         });
-        let (sender, events) = mpsc::channel(64);
+        let (sender, events) = mpsc::channel(EVENTS);
         let member = Member::new(shared.clone(), sender);
         let consumer: BaseConsumer<Member> =
             client.create_with_context(member).context("Kafka settings that librdkafka does not take")?;

@@ -36,4 +36,8 @@ impl Ours {
         let offset = floor.min(known).max(self.committed);
         (!self.partition.is_fenced()).then_some((self.partition.number, offset))
     }
+    /// As [`Self::to_commit`], when it is news or all is to be committed once more. A commit never goes back.
+    pub(super) fn to_commit_now(&self, fleet: &Fleet, again: bool) -> Option<(u32, u64)> {
+        self.to_commit(fleet).filter(|(_, offset)| again || *offset != self.committed)
+    }
 }

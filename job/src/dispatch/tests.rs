@@ -3,11 +3,15 @@ use proto::log::MemoryLog;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
 use proto::peers::Peer;
+use runtime::Process;
 
 use super::*;
-use crate::comet::Call;
 use crate::comet::memory::{MemoryComet, Mood};
-use crate::rig::{Rig, bodies, until as took};
+use crate::comet::queue::Way;
+use crate::comet::{Call, Comet};
+use crate::consumer::memory::MemorySource;
+use crate::push::tests::record;
+use crate::rig::{LIMITS, Rig, bodies, until as took};
 
 fn broadcast(speed: i32, body: &'static str) -> PushMsg {
     PushMsg { r#type: Type::Broadcast.into(), operation: 1000, speed, msg: body.into(), ..Default::default() }
@@ -268,4 +272,111 @@ async fn a_kick_closes_keys_at_our_comet_and_is_skipped_by_a_go_comet() {
     rig.until_committed(2).await;
     assert_eq!(bodies(&ours), ["kick k"]);
     assert!(go.calls().is_empty());
+}
+
+/// A dispatcher from this queue to one comet that the test drives itself.
+fn by_hand(log: &MemoryLog, comet: &MemoryComet) -> Dispatcher {
+    let comet = comet.clone();
+    let fleet =
+        Fleet::new(Arc::new(move |_| Ok(Arc::new(comet.clone()) as Arc<dyn Comet>)), LIMITS, Metrics::default());
+    fleet.update(&[Peer::at("h:1")]);
+    Dispatcher::new(Box::new(MemorySource::new(log.clone())), fleet, "g", Metrics::default())
+}
+
+const FIRST: Assignment = Assignment { partition: 0, generation: 1, start: 0, out_of_range: false };
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_assigned_anew_is_not_paused_any_more() {
+    let (a, log) = (MemoryComet::new("a"), MemoryLog::new(1, 1 << 20));
+    a.set(Mood::Hangs);
+    let mut dispatcher = by_hand(&log, &a);
+    // The source says twice how it stands before it hands out records.
+    for _ in 0..2 {
+        dispatcher.source.next().await;
+    }
+    log.append("k".into(), "a record".into(), vec![]).unwrap();
+    let condition = Process::quiet().readiness.condition("queue", "the first answer");
+    for is_revoked in [true, false] {
+        dispatcher.assigned(FIRST);
+        let room = PushMsg { r#type: Type::Room.into(), room: "a://1".into(), ..Default::default() };
+        let too_many = [0, crate::ledger::WINDOW].map(|offset| record(0, offset, &room));
+        dispatcher.event(Event::Records(too_many.into()), &condition).await;
+        let more = tokio::time::timeout(Duration::from_secs(1), dispatcher.source.next()).await;
+        assert!(more.is_err(), "{more:?}");
+        if is_revoked {
+            let (done, _) = tokio::sync::oneshot::channel();
+            dispatcher.revoked(Revocation { partitions: vec![0], lost: false, done }).await;
+        }
+        dispatcher.assigned(Assignment { generation: 2, out_of_range: !is_revoked, ..FIRST });
+        let more = tokio::time::timeout(Duration::from_secs(1), dispatcher.source.next()).await;
+        assert!(matches!(more, Ok(Event::Records(_))), "{more:?}");
+        log.append("k".into(), "another".into(), vec![]).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_saturated_comets_goes_on_however_often_they_answer() {
+    let (a, log) = (MemoryComet::new("a"), MemoryLog::new(1, 64 << 20));
+    let dispatcher = by_hand(&log, &a);
+    let progress = dispatcher.progress.clone();
+    let condition = Process::quiet().readiness.condition("queue", "the first answer");
+    tokio::spawn(dispatcher.run(std::future::pending(), Duration::ZERO, condition));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    a.set(Mood::Hangs);
+    for _ in 0..10 {
+        let (room, msg) = ("a://1".into(), vec![0; 900_000].into());
+        let room = PushMsg { r#type: Type::Room.into(), room, msg, ..Default::default() };
+        log.append("k".into(), prost::Message::encode_to_vec(&room).into(), vec![]).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::spawn(async move {
+        loop {
+            progress.notify_one();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    a.set(Mood::Fine);
+    took(&a, 10).await;
+}
+
+#[tokio::test]
+async fn what_is_committed_again_is_never_less_than_what_was_committed() {
+    let mut dispatcher = by_hand(&MemoryLog::new(1, 1 << 20), &MemoryComet::new("a"));
+    dispatcher.assigned(FIRST);
+    let view = dispatcher.fleet.view();
+    let queue = &view.comets[0].queue;
+    dispatcher.ours[&0].partition.ledger.lock().open(0, 0);
+    queue.goes_by(Way::Calls);
+    dispatcher.commit();
+    queue.goes_by(Way::Stream);
+    assert_eq!(queue.knows(0), Some(0), "it was made calls and told nothing");
+    let to_commit = |again| dispatcher.ours[&0].to_commit_now(&dispatcher.fleet, again);
+    assert_eq!((to_commit(true), to_commit(false)), (Some((0, 1)), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_of_ours_that_stands_still_is_shown_until_it_is_given_to_somebody() {
+    let log = MemoryLog::new(1, 1 << 20);
+    let mut dispatcher = by_hand(&log, &MemoryComet::new("a"));
+    let label = PartitionLabel { partition: 0 };
+    let shown = |dispatcher: &Dispatcher| {
+        let (fenced, lag) = (&dispatcher.metrics.partitions_fenced, &dispatcher.metrics.lag);
+        (fenced.get(&label).map(|gauge| gauge.get()), lag.get(&label).map(|gauge| gauge.get()))
+    };
+    log.append("k".into(), "a record".into(), vec![]).unwrap();
+    for is_revoked in [true, false] {
+        dispatcher.assigned(FIRST);
+        dispatcher.commit();
+        assert_eq!(shown(&dispatcher), (None, Some(1)));
+        dispatcher.ours[&0].partition.fence();
+        dispatcher.progressed();
+        assert_eq!(shown(&dispatcher), (Some(1), None));
+        if is_revoked {
+            let (done, _) = tokio::sync::oneshot::channel();
+            dispatcher.revoked(Revocation { partitions: vec![0], lost: true, done }).await;
+            assert_eq!(shown(&dispatcher), (None, None));
+        }
+    }
+    dispatcher.assigned(FIRST);
+    assert_eq!(shown(&dispatcher), (None, None));
 }

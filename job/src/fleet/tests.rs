@@ -47,6 +47,21 @@ async fn a_comet_that_does_not_answer_is_let_go_in_time_and_used_again_when_it_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_stood_still_takes_that_for_no_comets_silence() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    rig.room("a://1", "m");
+    rig.settle().await;
+    // Whatever wakes first finds no answer yet.
+    tokio::time::advance(LIMITS.stall * 2).await;
+    rig.settle().await;
+    a.set(Mood::Fine);
+    rig.until_committed(1).await;
+    assert_eq!((bodies(&a), rig.count("imcluster_job_comets_let_go_total")), (vec!["m".to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_comet_that_hangs_in_a_call_is_let_go_as_one_that_is_away() {
     let (a, b) = (MemoryComet::new("a"), MemoryComet::new("b"));
     let rig = Rig::start(&[("h:1", &a), ("h:2", &b)]).await;
@@ -229,8 +244,17 @@ async fn an_unlisted_comet_is_served_while_it_answers_and_owed_nothing_when_it_d
     rig.until_committed(2).await;
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(dropped(&rig, "gone"), 1);
+    rig.keys("b", &["k"], "for nobody");
+    rig.until_committed(3).await;
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(dropped(&rig, "unknown_server"), 1);
     let status = rig.process.status.report();
     assert_eq!(status["comets"].as_array().unwrap().len(), 1, "{status}");
+    b.set(Mood::Fine);
+    rig.list(&[("h:1", &a), ("h:2", &b)]);
+    rig.settle().await;
+    rig.keys("b", &["k"], "heard again");
+    took(&b, 2).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,6 +303,20 @@ async fn a_stream_that_breaks_is_opened_again_and_what_was_out_on_it_comes_once_
     assert_eq!(bodies(&a), ["0", "1", "2", "3", "4", "5"]);
     assert!(rig.count("imcluster_job_retries_total") >= 5);
     rig.until_committed(6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_while_the_comet_is_asked_who_it_is_is_opened_again_before_anything_is_committed() {
+    let a = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &a)]).await;
+    a.set(Mood::Hangs);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    a.hang_up();
+    rig.settle().await;
+    a.set(Mood::Fine);
+    rig.keys("a", &["k"], "m");
+    rig.until_committed(1).await;
+    assert_eq!(a.marks().last().map(|mark| mark.through), Some(1), "{:?}", a.marks());
 }
 
 #[tokio::test(start_paused = true)]

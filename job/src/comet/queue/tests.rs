@@ -23,6 +23,18 @@ fn owe(queue: &Queue, partition: &Arc<Partition>, offset: u64, now: Instant) -> 
     queue.push(partition, Item { push: Arc::new(push), speed: 0 }, now)
 }
 
+/// Looks at a queue from `from` to `to` whenever it says, as the comet's task does.
+fn look(queue: &Queue, from: Instant, to: Instant) -> (State, Option<Instant>) {
+    let mut now = from;
+    loop {
+        let (state, again) = queue.check(now);
+        if now == to || state != State::Open {
+            return (state, again);
+        }
+        now = again.map_or(to, |again| again.min(to));
+    }
+}
+
 #[tokio::test]
 async fn a_partition_has_one_call_open_and_the_next_starts_with_the_oldest() {
     let (first, second) = (partition(0), partition(1));
@@ -61,7 +73,7 @@ async fn an_answer_after_the_comet_was_let_go_counts_once() {
     let now = Instant::now();
     owe(&queue, &partition, 0, now);
     let call = queue.next(now, Way::Calls).unwrap();
-    assert_eq!(queue.check(now + LIMITS.stall), (State::LetGo, None));
+    assert_eq!(look(&queue, now, now + LIMITS.stall), (State::LetGo, None));
     assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::LetGo)));
     queue.answered(&call, now);
     assert_eq!(queue.size(), (0, 0, State::LetGo));
@@ -78,12 +90,33 @@ async fn a_comet_that_answers_now_and_then_is_not_let_go() {
         owe(&queue, &partition, offset, now);
     }
     for _ in 0..5 {
-        now += LIMITS.stall - Duration::from_millis(1);
-        assert_eq!(queue.check(now).0, State::Open);
+        let later = now + LIMITS.stall - Duration::from_millis(1);
+        assert_eq!(look(&queue, now, later).0, State::Open);
+        now = later;
         let call = queue.next(now, Way::Calls).unwrap();
         queue.answered(&call, now);
     }
-    assert_eq!(queue.check(now + LIMITS.stall), (State::Open, None));
+    assert_eq!(look(&queue, now, now + LIMITS.stall), (State::Open, None));
+}
+
+#[tokio::test]
+async fn time_in_which_nobody_looked_is_not_held_against_a_comet() {
+    for is_owed in [true, false] {
+        let partition = partition(0);
+        let queue = queue(&partition);
+        let now = Instant::now();
+        if is_owed {
+            owe(&queue, &partition, 0, now);
+        } else {
+            partition.ledger.lock().open(0, 0);
+            queue.tell(now);
+        }
+        queue.check(now);
+        let thawed = now + LIMITS.stall * 3;
+        let middle = thawed + LIMITS.stall / 2;
+        assert_eq!(look(&queue, thawed, middle).0, State::Open);
+        assert_eq!(look(&queue, middle, thawed + LIMITS.stall).0, State::LetGo);
+    }
 }
 
 #[tokio::test]
@@ -205,10 +238,31 @@ async fn a_comet_that_does_not_answer_what_it_is_told_is_let_go() {
     let now = Instant::now();
     partition.ledger.lock().open(0, 0);
     queue.tell(now);
-    assert_eq!(queue.check(now), (State::Open, Some(now + LIMITS.stall)));
-    queue.tell(now + LIMITS.stall / 2);
-    assert_eq!(queue.check(now + LIMITS.stall).0, State::LetGo);
+    let middle = now + LIMITS.stall / 2;
+    assert_eq!(look(&queue, now, middle).0, State::Open);
+    queue.tell(middle);
+    assert_eq!(look(&queue, middle, now + LIMITS.stall).0, State::LetGo);
     assert_eq!(queue.knows(0), None, "it holds up nobody");
+}
+
+#[tokio::test]
+async fn a_comet_is_not_let_go_for_what_it_was_to_be_told_of_a_partition_that_was_taken_from_us() {
+    let (taken, kept) = (partition(0), partition(1));
+    let queue = queue(&taken);
+    queue.assign(&kept, 0);
+    queue.claimed(std::slice::from_ref(&kept));
+    queue.vouches();
+    let now = Instant::now();
+    taken.ledger.lock().open(0, 0);
+    queue.tell(now);
+    queue.revoke(&taken);
+    let later = now + LIMITS.stall;
+    assert_eq!(look(&queue, now, later).0, State::Open);
+    queue.assign(&taken, 1);
+    kept.ledger.lock().open(0, 0);
+    queue.tell(later);
+    queue.revoke(&taken);
+    assert_eq!(look(&queue, later, later + LIMITS.stall).0, State::LetGo, "it owes the other's answer");
 }
 
 #[tokio::test]
@@ -220,7 +274,7 @@ async fn after_a_comet_was_let_go_nobody_vouches_for_what_was_dropped() {
     owe(&queue, &partition, 1, now);
     let call = queue.next(now, Way::Stream).unwrap();
     queue.answered(&call, now);
-    assert_eq!(queue.check(now + LIMITS.stall).0, State::LetGo);
+    assert_eq!(look(&queue, now, now + LIMITS.stall).0, State::LetGo);
     owe(&queue, &partition, 2, now);
     queue.unclaim();
     queue.claimed(std::slice::from_ref(&partition));

@@ -49,12 +49,18 @@ impl Told {
     }
 }
 
+impl Slot {
+    /// Whether the floor is past what the comet knows.
+    pub(super) fn is_behind(&self) -> bool {
+        self.told.answered < self.partition.ledger.lock().committed()
+    }
+}
+
 impl Queue {
     /// Looks whether there is something to tell the comet: floors that moved.
     pub fn tell(&self, now: Instant) {
         let mut inner = self.inner.lock();
-        let is_behind = |slot: &Slot| slot.told.answered < slot.partition.ledger.lock().committed();
-        if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(is_behind) {
+        if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(Slot::is_behind) {
             return;
         }
         inner.must_tell = true;

@@ -29,8 +29,9 @@ const POLL: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(500);
 /// After how long without an answer the brokers of the settings are asked anew.
 const START_OVER: Duration = Duration::from_secs(15);
-/// At most so many records in one event.
+/// At most so many records in one event, and no more once they are so many bytes.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// What librdkafka calls back, on the consumer's thread.
 pub struct Member {
@@ -283,7 +284,8 @@ fn ask_whether_up(consumer: &BaseConsumer<Member>, member: &Member) {
 
 /// Hands over a message and what else is there already.
 fn take(consumer: &BaseConsumer<Member>, member: &Member, first: &BorrowedMessage<'_>) {
-    let mut records = Vec::new();
+    let (mut records, mut size) = (Vec::new(), 0);
+    // Returns whether there is room for more.
     let mut add = |message: &BorrowedMessage<'_>| {
         if let Some(again) = member.follows(consumer, message) {
             let before = std::mem::take(&mut records);
@@ -293,14 +295,13 @@ fn take(consumer: &BaseConsumer<Member>, member: &Member, first: &BorrowedMessag
             member.read_epoch(consumer);
             member.say(again);
         }
+        size += message.payload_len() + message.key_len();
         records.push(record(message));
-        records.len()
+        records.len() < BATCH && size < BATCH_BYTES
     };
-    let mut count = add(first);
-    while count < BATCH
-        && let Some(Ok(message)) = consumer.poll(Duration::ZERO)
-    {
-        count = add(&message);
+    let mut has_room = add(first);
+    while has_room && let Some(Ok(message)) = consumer.poll(Duration::ZERO) {
+        has_room = add(&message);
     }
     member.say(Event::Records(records));
 }
