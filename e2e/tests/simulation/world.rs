@@ -42,10 +42,12 @@ pub enum Mutant {
     SilentHole,
     /// job takes the end of a stream for an answer to what was out on it.
     AnsweredByEnd,
+    /// comet lets clients in before anybody vouched for anything.
+    OpenGate,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CommitEarly,
         Self::CommitUntold,
         Self::ForgetHole,
@@ -58,6 +60,7 @@ impl Mutant {
         Self::FilterPerOwner,
         Self::SilentHole,
         Self::AnsweredByEnd,
+        Self::OpenGate,
     ];
 }
 
@@ -124,6 +127,9 @@ impl World {
 
     fn step(&mut self) {
         let comet = self.seeded.below(COMETS);
+        if self.seeded.below(8) == 0 {
+            self.comets[comet].let_in();
+        }
         match self.seeded.below(100) {
             0..20 => {
                 let target = match self.seeded.below(3) {
@@ -223,6 +229,7 @@ impl World {
             self.owner.read(&self.log, self.now);
             for index in 0..COMETS {
                 self.comets[index].take_late();
+                self.comets[index].let_in();
                 self.owner.open(index);
                 self.owner.send(index, self.now);
                 for _ in 0..8 {
