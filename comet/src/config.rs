@@ -88,6 +88,11 @@ pub struct Config {
     /// `tcp.rcvbuf` has no effect.
     #[arg(long, value_name = "SIZE", env = "IMCLUSTER_TCP_RECEIVE_BUFFER", value_parser = size)]
     pub tcp_receive_buffer: Option<usize>,
+    /// How long after the start clients are not let in while jobs have not claimed every partition of the topic here: what
+    /// is pushed before might not reach them. With jobs around it takes a moment; a first push of goim's job, which claims
+    /// nothing, ends it.
+    #[arg(long, value_name = "DURATION", env = "IMCLUSTER_CLAIM_WAIT", value_parser = duration::parse, default_value = "10s")]
+    pub claim_wait: Duration,
     /// From accept to the auth reply: TLS, WebSocket upgrade, auth packet and logic's answer must fit in it.
     #[arg(long, value_name = "DURATION", env = "IMCLUSTER_HANDSHAKE_TIMEOUT", value_parser = duration::parse, default_value = "5s")]
     pub handshake_timeout: Duration,

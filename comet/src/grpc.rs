@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use crate::claims::Claims;
 use crate::message::{Push, Variant};
 use crate::owners::{Heard, Owners};
 use crate::probe::Probe;
@@ -38,6 +39,7 @@ use crate::shared::Shared;
 pub struct Service {
     shared: Arc<Shared>,
     probe: Probe,
+    claims: Claims,
     owners: Arc<Mutex<Owners>>,
     ending: CancellationToken,
 }
@@ -59,8 +61,8 @@ impl Pending {
 
 impl Service {
     /// Serves this comet; streams end when it does.
-    pub fn new(shared: Arc<Shared>, probe: Probe, ending: CancellationToken) -> Self {
-        Self { shared, probe, owners: Arc::default(), ending }
+    pub fn new(shared: Arc<Shared>, probe: Probe, claims: Claims, ending: CancellationToken) -> Self {
+        Self { shared, probe, claims, owners: Arc::default(), ending }
     }
 
     /// The routes, with goim's limits.
@@ -73,6 +75,7 @@ impl Service {
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     fn admit(&self, ids: &[Id], owner: Option<&Owner>) -> Result<Sender, Status> {
         let Some(owner) = owner else {
+            self.claims.settle();
             return Ok(Sender { group: "".into(), floor: None });
         };
         let sender = Sender { group: owner.group.as_str().into(), floor: owner.floor };
@@ -158,8 +161,10 @@ impl Service {
     }
 
     /// Notes a claim; returns the partitions that a later generation has.
-    fn hear_claim(&self, ClaimReq { group, epoch, partitions, generation }: ClaimReq) -> Vec<u32> {
+    fn hear_claim(&self, request: ClaimReq) -> Vec<u32> {
+        let ClaimReq { group, epoch, partitions, generation, partitions_in_topic } = request;
         let mut owners = self.owners.lock();
+        owners.count(&group, epoch, partitions_in_topic);
         partitions.into_iter().filter(|partition| !owners.claim(&group, epoch, *partition, generation)).collect()
     }
 
@@ -178,6 +183,9 @@ impl Service {
                     ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
                 }
             }
+        }
+        if !self.claims.are_settled() && owners.are_complete() {
+            self.claims.settle();
         }
         drop(owners);
         if !ranges.is_empty() {

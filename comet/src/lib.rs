@@ -7,6 +7,7 @@
 
 pub mod bucket;
 pub mod channel;
+mod claims;
 pub mod close;
 pub mod config;
 mod drain;
@@ -50,6 +51,7 @@ pub use config::Config;
 pub use listen::Listeners;
 pub use logic::{Logic, LogicClient};
 
+use crate::claims::Claims;
 use crate::metrics::Metrics;
 use crate::probe::Probe;
 use crate::shard::{Inbox, Shard};
@@ -70,17 +72,16 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
         let shared = shared.clone();
         move |settings: Config| shared.apply(&settings)
     });
-    let probe = Probe::new(shared.incarnation);
+    let (probe, claims) = (Probe::new(shared.incarnation), Claims::default());
     describe(&process, &shared, &probe);
 
     let (mut gate, grpc) = listeners.into_gate();
     for (index, inbox) in inboxes.into_iter().enumerate() {
         start_shard(index, shared.clone(), inbox)?;
     }
-    gate.open(&shared)?;
     let serving = CancellationToken::new();
     let grpc = tokio::net::TcpListener::from_std(grpc).context("the gRPC port")?;
-    let service = grpc::Service::new(shared.clone(), probe.clone(), serving.clone());
+    let service = grpc::Service::new(shared.clone(), probe.clone(), claims.clone(), serving.clone());
     let server = tokio::spawn(
         proto::grpc::server()
             .add_routes(service.routes())
@@ -93,6 +94,14 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let probing = tokio::spawn(prove(shared.clone(), probe, process.clone()));
     let reloading = tokio::spawn(reload(shared.clone()));
 
+    let claimed = process.readiness.step("claims", "every partition of the topic to be claimed here");
+    tokio::select! {
+        () = process.shutdown.begun() => {}
+        () = claims.wait(shared.settings.claim_wait) => {
+            gate.open(&shared)?;
+            claimed.up();
+        }
+    }
     drain::until_stopped(&shared, gate, &process).await;
     probing.abort();
     reloading.abort();

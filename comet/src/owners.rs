@@ -8,6 +8,8 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct Owners {
     partitions: HashMap<(String, u32, u32), Partition>,
+    /// How many partitions each topic has, as claims of them say.
+    topics: HashMap<(String, u32), u32>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,24 @@ impl Owners {
         if before < vouched.start { Heard::Missed(before..vouched.start) } else { Heard::Whole }
     }
 
+    /// The topic has so many partitions, as an owner of some of them says.
+    pub fn count(&mut self, group: &str, epoch: u32, partitions: u32) {
+        let known = self.topics.entry((group.to_owned(), epoch)).or_default();
+        *known = partitions.max(*known);
+    }
+
+    /// Whether somebody has vouched for every partition of a topic: whatever this comet is not sent from then on is
+    /// found to be missed. Claims alone are not enough: a stream may break between a claim and the first mark.
+    pub fn are_complete(&self) -> bool {
+        let is_heard = |group: &str, epoch: u32, partition: u32| {
+            let known = self.partitions.get(&(group.to_owned(), epoch, partition));
+            known.is_some_and(|known| known.heard.is_some())
+        };
+        self.topics
+            .iter()
+            .any(|((group, epoch), count)| *count > 0 && (0..*count).all(|number| is_heard(group, *epoch, number)))
+    }
+
     fn admit(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> Option<&mut Partition> {
         let key = (group.to_owned(), epoch, partition);
         let known = self.partitions.entry(key).or_insert(Partition { generation, heard: None });
@@ -80,6 +100,24 @@ mod tests {
         assert_eq!(hear(&mut owners, 2, 140..140), Heard::Missed(130..140));
         assert_eq!(hear(&mut owners, 2, 140..150), Heard::Whole);
         assert_eq!(hear(&mut owners, 3, 145..150), Heard::Whole, "a new owner begins where was committed");
+    }
+
+    #[test]
+    fn a_topic_is_complete_once_somebody_vouched_for_each_of_its_partitions() {
+        let mut owners = Owners::default();
+        owners.count("old", 1, 0);
+        assert!(owners.claim("old", 1, 0, 1));
+        assert_eq!(owners.hear("old", 1, 0, 1, 0..1), Heard::Whole);
+        assert!(!owners.are_complete(), "who does not say how many there are does not have all");
+        owners.count("g", 1, 3);
+        owners.count("g", 1, 2);
+        assert!((0..3).all(|partition| owners.claim("g", 1, partition, 1)));
+        assert!(!owners.are_complete(), "claims are not enough");
+        for partition in 0..3 {
+            assert!(!owners.are_complete(), "{partition}");
+            assert_eq!(owners.hear("g", 1, partition, 1, 5..5), Heard::Whole);
+        }
+        assert!(owners.are_complete());
     }
 
     #[test]

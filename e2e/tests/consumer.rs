@@ -113,6 +113,7 @@ async fn a_group_starts_at_the_end_commits_it_first_and_goes_on_where_it_committ
     assert!(ours.iter().all(|assignment| assignment.generation >= 1 && !assignment.out_of_range));
     let epoch = first.epoch();
     assert_ne!(epoch, 0);
+    assert_eq!(first.partitions(), 3);
 
     produce(&kafka, "t", 0, &["a", "b", "c"]).await;
     let got = records(&mut first, 3).await;

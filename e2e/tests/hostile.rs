@@ -26,6 +26,7 @@ impl Scene {
         let logic = StandInLogic::start().await.unwrap();
         let (tcp, websocket, grpc) = (Port::free().unwrap(), Port::free().unwrap(), Port::free().unwrap());
         let mut arguments = flags::comet("hostile", &tcp, &websocket, &grpc, &logic.port().address().to_string());
+        arguments.extend(flags::no_job());
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let comet = Program::start("comet", &arguments).await.unwrap();
         let bystander = enter(&target("ws", &websocket), 0).await.unwrap();

@@ -12,10 +12,25 @@ use proto::op;
 const SOON: Duration = Duration::from_secs(90);
 
 async fn client(stack: &Stack, comet: usize, token: &str) -> Client {
-    let target = format!("ws://{}/sub", stack.comet(comet).websocket()).parse().unwrap();
-    let mut client = Client::connect(&target, &Dial::default()).await.unwrap();
-    client.auth(token).await.unwrap();
-    client
+    enter(stack, comet, token).await.unwrap()
+}
+
+async fn enter(stack: &Stack, comet: usize, token: &str) -> anyhow::Result<Client> {
+    let target = format!("ws://{}/sub", stack.comet(comet).websocket()).parse()?;
+    let mut client = Client::connect(&target, &Dial::default()).await?;
+    client.auth(token).await?;
+    Ok(client)
+}
+
+/// Waits until job has let comets go so often.
+async fn let_go(stack: &Stack, times: u32) {
+    eventually(SOON, "a comet to be let go", || async {
+        let (_, page) = stack.job.get("/metrics").await?;
+        anyhow::ensure!(page.contains(&format!("imcluster_job_comets_let_go_total {times}\n")), "not yet");
+        anyhow::Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 async fn push(stack: &Stack, body: &'static str) {
@@ -49,13 +64,7 @@ async fn a_comet_that_was_let_go_tells_its_clients_and_no_other_comet_does() {
     stack.comet(0).program.stop();
     push(&stack, "missed").await;
     assert_eq!(other.push_within(SOON).await.unwrap().1, "missed");
-    eventually(SOON, "the comet to be let go", || async {
-        let (_, page) = stack.job.get("/metrics").await?;
-        anyhow::ensure!(page.contains("imcluster_job_comets_let_go_total 1"), "not yet");
-        anyhow::Ok(())
-    })
-    .await
-    .unwrap();
+    let_go(&stack, 1).await;
     stack.comet(0).program.cont();
     let gap = gap(&mut told).await;
     assert_eq!((gap.reason.as_str(), gap.ranges.len()), ("missed", 1), "{gap:?}");
@@ -67,4 +76,25 @@ async fn a_comet_that_was_let_go_tells_its_clients_and_no_other_comet_does() {
     }
     let (_, page) = stack.comet(1).program.get("/metrics").await.unwrap();
     assert!(page.contains("imcluster_comet_holes_total 0"), "the other comet missed nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_to_a_comet_that_was_let_go_and_is_started_again_is_sent_everything_from_then_on() {
+    let job = vec!["--comet-stall=2s".to_owned()];
+    // Nothing but job's word on every partition lets clients in.
+    let comet = vec!["--claim-wait=1h".to_owned()];
+    let stack = Stack::start(Options { job, comet, ..Options::default() }).await.unwrap();
+    for round in 1..=3 {
+        stack.comet(0).program.kill();
+        push(&stack, "missed by nobody").await;
+        let_go(&stack, round).await;
+        stack.comet(0).program.process().restart().unwrap();
+        let back = || enter(&stack, 0, r#"{"key":"back","room_id":"live://1"}"#);
+        let mut back = eventually(SOON, "the comet to let clients in", back).await.unwrap();
+        push(&stack, "first").await;
+        push(&stack, "second").await;
+        for body in ["first", "second"] {
+            assert_eq!(back.push_within(SOON).await.unwrap().1, body, "in round {round}");
+        }
+    }
 }

@@ -39,6 +39,8 @@ impl Pod {
             "0s",
             "--flush",
             "0s",
+            "--claim-wait",
+            "0s",
             "--handshake-timeout",
             "1h",
         ]);

@@ -68,6 +68,8 @@ pub trait Source: Send {
     fn resume(&self, partition: u32);
     /// The topic's incarnation; 0 = unknown, so that ids are not to be filtered by.
     fn epoch(&self) -> u32;
+    /// How many partitions the topic has; 0 = unknown.
+    fn partitions(&self) -> u32;
     /// The offset after the newest record, as far as known.
     fn end(&self, partition: u32) -> Option<u64>;
     /// Commits, waits for the answer and leaves the group.

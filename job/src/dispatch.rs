@@ -182,6 +182,7 @@ impl Dispatcher {
             generation,
             group: self.group.clone(),
             epoch: self.source.epoch(),
+            in_topic: self.source.partitions(),
             ledger: Mutex::new(Ledger::new(start)),
             progress: self.progress.clone(),
             fenced: false.into(),

@@ -27,6 +27,8 @@ pub struct Partition {
     pub group: Arc<str>,
     /// Names the topic's incarnation in ids; 0 = ids are not to be filtered by.
     pub epoch: u32,
+    /// How many partitions the topic has; 0 = unknown.
+    pub in_topic: u32,
     /// What is still owed.
     pub ledger: Mutex<Ledger>,
     /// Told when the floor moved or somebody else turned out to own the partition.
@@ -164,6 +166,7 @@ pub(crate) mod tests {
             generation: 1,
             group: "g".into(),
             epoch: 7,
+            in_topic: 1,
             ledger: Mutex::new(Ledger::new(0)),
             progress: Arc::default(),
             fenced: false.into(),

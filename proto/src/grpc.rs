@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
@@ -16,6 +17,9 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 const TRACE: &str = "traceparent";
 /// How long establishing a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long what was sent may stay unacknowledged by the peer's kernel before the connection is given up and made anew.
+/// Without a bound TCP tries again ever more seldom, so that a network that was cut for a minute stays cut for another.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// A server that tolerates goim's pings (every 10 s, also without streams) and pings idle peers itself.
 pub fn server() -> Server {
@@ -33,14 +37,17 @@ pub fn server() -> Server {
 /// When the address is not one.
 pub fn channel(address: &str, deadline: Duration) -> Result<Channel, tonic::codegen::http::uri::InvalidUri> {
     let uri: Uri = format!("http://{address}").parse()?;
+    // As tonic's own, which has no user timeout.
+    let mut tcp = HttpConnector::new();
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(UNACKNOWLEDGED));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     Ok(Endpoint::from(uri)
-        .connect_timeout(CONNECT)
         .timeout(deadline)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(10)))
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .connect_lazy())
+        .connect_with_connector_lazy(tcp))
 }
 
 /// A request that carries its trace, when it belongs to one.

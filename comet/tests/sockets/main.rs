@@ -5,6 +5,7 @@
 mod support;
 
 mod capabilities;
+mod claims;
 mod connecting;
 mod drain;
 mod frames;

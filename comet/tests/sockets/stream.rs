@@ -10,15 +10,15 @@ use tonic::{Code, Status, Streaming};
 use crate::support::*;
 
 /// A job's end of a stream.
-struct Job {
-    frames: mpsc::UnboundedSender<Down>,
+pub struct Job {
+    pub frames: mpsc::UnboundedSender<Down>,
     up: Streaming<Up>,
     taken: u64,
     remarks: Vec<Remark>,
 }
 
 impl Job {
-    async fn open(comet: &Comet) -> Self {
+    pub async fn open(comet: &Comet) -> Self {
         let (frames, sent) = mpsc::unbounded_channel();
         let up = within(comet.delivery().deliver(UnboundedReceiverStream::new(sent))).await.unwrap().into_inner();
         let mut job = Self { frames, up, taken: 0, remarks: vec![] };
@@ -27,7 +27,7 @@ impl Job {
         job
     }
 
-    fn send(&self, frame: Frame) {
+    pub fn send(&self, frame: Frame) {
         self.frames.send(Down { traceparent: String::new(), frame: Some(frame) }).unwrap();
     }
 
@@ -38,7 +38,13 @@ impl Job {
     }
 
     fn claim(&self, generation: i32) {
-        self.send(Frame::Claim(ClaimReq { group: "g".into(), epoch: 7, partitions: vec![3], generation }));
+        self.claim_of(vec![3], generation);
+    }
+
+    /// Claims these of four partitions.
+    pub fn claim_of(&self, partitions: Vec<u32>, generation: i32) {
+        let claim = ClaimReq { group: "g".into(), epoch: 7, partitions, generation, partitions_in_topic: 4 };
+        self.send(Frame::Claim(claim));
     }
 
     fn mark(&self, from: u64, through: u64, generation: i32) {
@@ -51,7 +57,7 @@ impl Job {
     }
 
     /// Waits until so many frames are taken.
-    async fn taken(&mut self, count: u64) {
+    pub async fn taken(&mut self, count: u64) {
         while self.taken < count {
             let up = self.answer().await.unwrap().unwrap();
             assert!(up.taken > self.taken && up.taken <= count, "{up:?}");

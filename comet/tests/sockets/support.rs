@@ -54,7 +54,7 @@ impl Comet {
     pub async fn start_as(flags: &[&str], logic: Arc<dyn Logic>, process: Process) -> Self {
         let quick = "comet --tcp-bind 127.0.0.1:0 --websocket-bind 127.0.0.1:0 --ws-tls-bind 127.0.0.1:0 \
             --tcp-tls-bind 127.0.0.1:0 --grpc-bind 127.0.0.1:0 --shards 2 --host h1 --frames-per-second 100000 \
-            --bytes-per-second 1024MiB --online-interval 50ms --drain-min 0s --drain-delay 0s --flush 0s";
+            --bytes-per-second 1024MiB --online-interval 50ms --drain-min 0s --drain-delay 0s --flush 0s --claim-wait 0s";
         let config = Line::parse_from(quick.split_whitespace().chain(flags.iter().copied())).comet;
         config.check().unwrap();
         let listeners = comet::Listeners::bind(&config).unwrap();

@@ -139,7 +139,7 @@ impl Gateway {
         let logic = StandInLogic::start().await?;
         let (tcp, websocket, grpc) = (Port::free()?, Port::free()?, Port::free()?);
         let wiring = flags::comet("bench", &tcp, &websocket, &grpc, &logic.port().address().to_string());
-        let program = Program::start("comet", &wiring).await?;
+        let program = Program::start("comet", &[wiring, flags::no_job()].concat()).await?;
         let gateway = Self { program, _logic: logic, tcp, websocket, grpc };
         on_its_core(gateway.watched().pid)?;
         Ok(gateway)

@@ -47,6 +47,11 @@ pub fn comet(name: &str, tcp: &Port, websocket: &Port, grpc: &Port, logic: &str)
     ])
 }
 
+/// Comet: there is no job that it should wait for.
+pub fn no_job() -> Vec<String> {
+    pairs(&[("--claim-wait", "0s".to_owned())])
+}
+
 /// Job: the comets there are, by their gRPC ports.
 pub fn job<'a>(comets: impl Iterator<Item = &'a Port>) -> Vec<String> {
     let comets: Vec<_> = comets.map(|port| port.address().to_string()).collect();

@@ -17,8 +17,8 @@ use super::world::{Mutant, Target};
 /// What one client saw of the world.
 #[derive(Default)]
 struct Life {
-    /// It was there before this record was pushed. Nobody is let in before job was here: a comet is not ready.
-    began: Option<u64>,
+    /// It was there before this record was pushed.
+    began: u64,
     is_over: bool,
     got: Vec<u64>,
     gaps: Vec<Range<u64>>,
@@ -32,6 +32,9 @@ pub struct Comet {
     highest: Option<u64>,
     last_generation: i32,
     lives: Vec<Life>,
+    /// The last of them is connected.
+    is_here: bool,
+    is_claimed: bool,
     /// Streams that are broken at the other end, with what was on its way.
     pub late: VecDeque<Stream>,
     /// Whether this process has streams, or is made calls and can be told nothing.
@@ -53,7 +56,9 @@ impl Comet {
             owners: Owners::default(),
             highest: None,
             last_generation: 0,
-            lives: vec![Life::default()],
+            lives: Vec::new(),
+            is_here: false,
+            is_claimed: false,
             late: VecDeque::new(),
             way: Way::Stream,
             was_left_out: false,
@@ -66,15 +71,32 @@ impl Comet {
     pub fn left_out(&mut self) {
         self.was_left_out = true;
         let way = self.way;
-        let life = self.life();
-        life.is_over |= way == Way::Calls && life.began.is_some();
+        if let Some(life) = self.client() {
+            life.is_over |= way == Way::Calls;
+        }
     }
 
-    /// The process ends and another one begins, which may be an older or a newer one; the client comes back.
+    /// A client comes, if there is none and clients are let in. A real comet lets them in as well when nobody vouched
+    /// for anything for ten seconds, and promises them nothing until somebody does; one that is made calls lets them in
+    /// so, by when somebody has claimed it.
+    pub fn let_in(&mut self) {
+        let is_complete = match self.way {
+            Way::Stream => self.owners.are_complete(),
+            Way::Calls => self.is_claimed,
+        };
+        if (is_complete || self.mutant == Mutant::OpenGate) && !self.is_here {
+            self.is_here = true;
+            self.lives.push(Life { began: self.pushed, ..Life::default() });
+        }
+    }
+
+    /// The process ends and another one begins, which may be an older or a newer one; the client comes back once it is
+    /// let in.
     pub fn restart(&mut self, way: Way) {
         let mut lives = std::mem::take(&mut self.lives);
-        lives.last_mut().unwrap().is_over = true;
-        lives.push(Life::default());
+        if let Some(life) = lives.last_mut() {
+            life.is_over = true;
+        }
         let (was_left_out, pushed) = (self.was_left_out, self.pushed);
         *self = Self { lives, way, was_left_out, pushed, ..Self::new(self.index, self.mutant) };
     }
@@ -131,14 +153,11 @@ impl Comet {
             self.repeats = Repeats::default();
         }
         match frame {
-            Frame::Claim if self.way == Way::Calls => {
-                let pushed = self.pushed;
-                self.life().began.get_or_insert(pushed);
+            Frame::Claim => {
+                self.is_claimed = true;
+                self.owners.count("g", EPOCH, 1);
             }
-            Frame::Claim => {}
             Frame::Vouch(vouches) => {
-                let pushed = self.pushed;
-                self.life().began.get_or_insert(pushed);
                 for vouch in vouches {
                     let mut floor = vouch.floor;
                     let heard = self.owners.hear("g", EPOCH, 0, generation, vouch.from..vouch.through);
@@ -146,7 +165,9 @@ impl Comet {
                         && self.mutant != Mutant::SilentHole
                     {
                         floor = floor.max(vouch.from);
-                        self.life().gaps.push(range);
+                        if let Some(life) = self.client() {
+                            life.gaps.push(range);
+                        }
                     }
                     self.repeats.settle(&"g".into(), EPOCH, 0, floor);
                 }
@@ -156,8 +177,10 @@ impl Comet {
                 for item in batch.items.iter() {
                     let id = &item.push.id;
                     let id = PushId { epoch: id.epoch, partition: id.partition, offset: id.offset };
-                    if self.is_new(&sender, id, &item.push.target) {
-                        self.life().got.push(id.offset);
+                    if self.is_new(&sender, id, &item.push.target)
+                        && let Some(life) = self.client()
+                    {
+                        life.got.push(id.offset);
                     }
                 }
             }
@@ -165,8 +188,9 @@ impl Comet {
         false
     }
 
-    fn life(&mut self) -> &mut Life {
-        self.lives.last_mut().unwrap()
+    /// Who is connected.
+    fn client(&mut self) -> Option<&mut Life> {
+        self.lives.last_mut().filter(|_| self.is_here)
     }
 
     fn is_new(&mut self, sender: &Sender, id: PushId, target: &To) -> bool {
@@ -180,9 +204,10 @@ impl Comet {
             (_, To::Keys(keys)) => {
                 let keys: Vec<Key> = keys.iter().map(|key| key.as_str().into()).collect();
                 let mut is_new = false;
+                let is_here = self.is_here;
                 self.repeats.deliver(sender, id, &keys, |_| {
                     is_new = true;
-                    true
+                    is_here
                 });
                 is_new
             }
@@ -201,8 +226,7 @@ impl Comet {
             let mut last: Vec<(Target, u64)> = Vec::new();
             // What was pushed before it was there is not owed to it: when the comet has restarted, a new owner may send
             // that once more, after what is later.
-            let began = life.began.unwrap_or(u64::MAX);
-            for offset in life.got.iter().filter(|offset| **offset >= began) {
+            for offset in life.got.iter().filter(|offset| **offset >= life.began) {
                 let target = log[*offset as usize];
                 match last.iter_mut().find(|(of, _)| *of == target) {
                     Some((_, before)) if *before >= *offset => {
@@ -212,13 +236,13 @@ impl Comet {
                     None => last.push((target, *offset)),
                 }
             }
-            let Some(began) = life.began.filter(|_| !life.is_over) else {
+            if life.is_over {
                 continue;
-            };
+            }
             if !life.gaps.is_empty() && !self.was_left_out {
                 return Err(format!("{who} was told of the gaps {:?} although nobody left it out", life.gaps));
             }
-            for (offset, target) in (0..).zip(log).skip(began as usize) {
+            for (offset, target) in (0..).zip(log).skip(life.began as usize) {
                 let is_for_it = !matches!(target, Target::Key(comet) if *comet != self.index);
                 let is_told = life.gaps.iter().any(|gap| gap.contains(&offset));
                 if is_for_it && !is_told && !life.got.contains(&offset) {

@@ -69,6 +69,7 @@ impl Job {
             generation,
             group: "g".into(),
             epoch: EPOCH,
+            in_topic: 1,
             ledger: Mutex::new(Ledger::new(start)),
             progress: Arc::default(),
             fenced: false.into(),

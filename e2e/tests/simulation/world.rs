@@ -49,10 +49,12 @@ pub enum Mutant {
     GivenUnsaid,
     /// job makes calls for a while to a comet that has streams.
     CallsBetween,
+    /// comet lets clients in before anybody vouched for anything.
+    OpenGate,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CommitEarly,
         Self::CommitUntold,
         Self::ForgetHole,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::LateUnsaid,
         Self::GivenUnsaid,
         Self::CallsBetween,
+        Self::OpenGate,
     ];
 }
 
@@ -134,6 +137,9 @@ impl World {
 
     fn step(&mut self) {
         let comet = self.seeded.below(COMETS);
+        if self.seeded.below(8) == 0 {
+            self.comets[comet].let_in();
+        }
         match self.seeded.below(100) {
             0..20 => {
                 let target = match self.seeded.below(3) {
@@ -254,6 +260,7 @@ impl World {
             self.owner.read(&self.log, true, self.now);
             for index in 0..COMETS {
                 self.comets[index].take_late();
+                self.comets[index].let_in();
                 self.open(index);
                 self.owner.send(index, self.now);
                 for _ in 0..8 {

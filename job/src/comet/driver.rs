@@ -365,6 +365,7 @@ fn claims(mut partitions: Vec<Arc<Partition>>) -> Vec<(ClaimReq, Vec<Arc<Partiti
         epoch: same[0].epoch,
         partitions: same.iter().map(|partition| partition.number).collect(),
         generation: same[0].generation,
+        partitions_in_topic: same[0].in_topic,
     };
     same.map(|same| (claim(same), same.to_vec())).collect()
 }

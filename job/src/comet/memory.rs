@@ -47,6 +47,8 @@ struct Shared {
     calls: watch::Sender<Vec<Call>>,
     /// Highest generation that claimed or sent for a group's partition.
     claims: Mutex<HashMap<(String, u32), i32>>,
+    /// How many partitions the topic has, as the last claim said.
+    in_topic: Mutex<u32>,
     /// Keys that are here; every key when empty.
     keys: Mutex<Vec<String>>,
     /// What was vouched for.
@@ -81,6 +83,7 @@ impl MemoryComet {
             mood: watch::Sender::default(),
             calls: watch::Sender::default(),
             claims: Mutex::default(),
+            in_topic: Mutex::default(),
             keys: Mutex::default(),
             marks: Mutex::default(),
             hang_up: Notify::new(),
@@ -129,6 +132,11 @@ impl MemoryComet {
     /// The highest generation that claimed this partition.
     pub fn claimed(&self, group: &str, partition: u32) -> Option<i32> {
         self.shared.claims.lock().get(&(group.to_owned(), partition)).copied()
+    }
+
+    /// How many partitions the topic has, as the last claim said.
+    pub fn in_topic(&self) -> u32 {
+        *self.shared.in_topic.lock()
     }
 
     /// The most calls of one partition that were open at once.
@@ -246,6 +254,7 @@ impl Comet for MemoryComet {
         if self.shared.server.is_none() {
             return Err(CometError::Unimplemented);
         }
+        *self.shared.in_topic.lock() = claim.partitions_in_topic;
         let owner = Owner { group: claim.group, generation: claim.generation, floor: None };
         let fenced = claim.partitions.into_iter().filter(|partition| self.check(Some(&owner), *partition).is_err());
         Ok(ClaimReply { fenced: fenced.collect() })

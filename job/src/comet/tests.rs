@@ -125,7 +125,10 @@ async fn ours(client: &dyn Comet, comet: &MemoryComet) {
     let hello = client.hello().await.unwrap();
     assert_eq!((hello.server.as_str(), hello.incarnation), ("s1", 1));
 
-    let claim = |generation| ClaimReq { group: "g".into(), epoch: 1, partitions: vec![3, 4], generation };
+    let claim = |generation| {
+        let partitions = vec![3, 4];
+        ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9 }
+    };
     assert_eq!(client.claim(claim(5)).await.unwrap().fenced, [0; 0]);
     assert_eq!(client.claim(claim(4)).await.unwrap().fenced, [3, 4]);
     assert_eq!(client.send(room(1, 4), None).await, Err(CometError::Fenced));
@@ -154,7 +157,8 @@ async fn streams(client: &dyn Comet, comet: &MemoryComet) {
     let mut link = client.deliver().await.unwrap();
     assert_eq!(link.credit, 4 << 20);
     let claim = |generation| {
-        let claim = ClaimReq { group: "g".into(), epoch: 1, partitions: vec![3, 4], generation };
+        let partitions = vec![3, 4];
+        let claim = ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9 };
         Down { frame: Some(Frame::Claim(claim)), ..Down::default() }
     };
     comet.holds(&["here"]);

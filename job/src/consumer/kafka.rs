@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     brokers: Vec<String>,
     topic: String,
     epoch: AtomicU32,
+    partitions: AtomicU32,
     closing: AtomicBool,
     commit_failed: AtomicBool,
     /// What to commit at the end.
@@ -110,6 +111,7 @@ impl KafkaSource {
             brokers: config.brokers.clone(),
             topic: config.topic.clone(),
             epoch: AtomicU32::new(0),
+            partitions: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             commit_failed: AtomicBool::new(false),
             last: Mutex::default(),
@@ -176,6 +178,10 @@ impl Source for KafkaSource {
 
     fn epoch(&self) -> u32 {
         self.shared.epoch.load(Ordering::Relaxed)
+    }
+
+    fn partitions(&self) -> u32 {
+        self.shared.partitions.load(Ordering::Relaxed)
     }
 
     fn end(&self, partition: u32) -> Option<u64> {

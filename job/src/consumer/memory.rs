@@ -93,6 +93,10 @@ impl Source for MemorySource {
         self.log.epoch()
     }
 
+    fn partitions(&self) -> u32 {
+        self.log.partitions()
+    }
+
     fn end(&self, partition: u32) -> Option<u64> {
         Some(self.log.bounds(partition).1)
     }

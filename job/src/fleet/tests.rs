@@ -160,10 +160,25 @@ async fn partitions_are_claimed_at_every_comet_before_their_first_record() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_comet_is_told_how_many_partitions_there_are_whichever_way_it_is_told_of_them() {
+    let (a, older) = (MemoryComet::new("a"), MemoryComet::older("older"));
+    let _rig = Rig::over(proto::log::MemoryLog::new(3, 1 << 20), &[("h:1", &a), ("h:2", &older)]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((a.in_topic(), older.in_topic()), (3, 3));
+    assert!((0..3).all(|partition| a.claimed("g", partition) == Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_with_a_later_owner_is_neither_sent_nor_committed() {
     let a = MemoryComet::new("a");
     let rig = Rig::start(&[("h:1", &a)]).await;
-    let claim = proto::delivery::ClaimReq { group: "g".into(), epoch: 1, partitions: vec![0], generation: 2 };
+    let claim = proto::delivery::ClaimReq {
+        group: "g".into(),
+        epoch: 1,
+        partitions: vec![0],
+        generation: 2,
+        ..Default::default()
+    };
     crate::comet::Comet::claim(&a, claim).await.unwrap();
     rig.room("a://1", "m");
     rig.room("a://1", "n");
@@ -325,9 +340,15 @@ async fn a_later_owner_of_a_partition_ends_what_is_sent_for_it_on_a_stream() {
     let rig = Rig::start(&[("h:1", &a)]).await;
     rig.keys("a", &["k"], "ours");
     took(&a, 1).await;
-    a.claim(proto::delivery::ClaimReq { group: "g".into(), epoch: 1, partitions: vec![0], generation: 9 })
-        .await
-        .unwrap();
+    a.claim(proto::delivery::ClaimReq {
+        group: "g".into(),
+        epoch: 1,
+        partitions: vec![0],
+        generation: 9,
+        ..Default::default()
+    })
+    .await
+    .unwrap();
     rig.keys("a", &["k"], "theirs");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(bodies(&a), ["ours"]);

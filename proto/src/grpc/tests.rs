@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use socket2::{SockFilter, SockRef};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Response, Status};
@@ -102,6 +104,58 @@ async fn a_server_that_comes_back_is_found_again_by_the_same_channel() {
     });
     back.await.expect("found again");
     server.shutdown_background();
+}
+
+/// From now on nothing reaches this socket, as when the network is cut: its kernel drops what comes, and acknowledges
+/// nothing.
+fn cut(socket: &TcpStream) {
+    const RETURN: u16 = 0x06;
+    SockRef::from(socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)]).unwrap();
+}
+
+/// Passes bytes on to a server; the first connection is cut when told so.
+async fn relay(to: SocketAddr, first: Arc<tokio::sync::Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut cuts = Some(first);
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let cut_at = cuts.take();
+            tokio::spawn(async move {
+                let mut onward = TcpStream::connect(to).await.unwrap();
+                let Some(told) = cut_at else {
+                    return drop(tokio::io::copy_bidirectional(&mut from, &mut onward).await);
+                };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut from, &mut onward) => {}
+                    () = told.notified() => {
+                        cut(&from);
+                        std::future::pending().await
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_connection_that_the_network_cut_is_made_anew_instead_of_being_waited_for() {
+    let (address, server) = serve(Fake::default(), "127.0.0.1:0").await;
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let mut client = client(relay(address, cut.clone()).await, Duration::from_secs(1));
+    client.hello(HelloReq {}).await.unwrap();
+    cut.notify_one();
+    // Whoever asks before it is cut is answered.
+    while client.hello(HelloReq {}).await.is_ok() {}
+    let again = tokio::time::timeout(6 * UNACKNOWLEDGED, async {
+        while client.hello(HelloReq {}).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    again.await.expect("the next connection is whole");
+    server.abort();
 }
 
 #[tokio::test]

@@ -105,15 +105,18 @@ impl Member {
         }
     }
 
-    fn read_epoch(&self, consumer: &BaseConsumer<Self>) {
+    /// Learns which topic of this name it is, and how large.
+    fn read_topic(&self, consumer: &BaseConsumer<Self>) {
         let topic = &self.shared.topic;
-        let Some(id) = self.ask(consumer, "asking for the topic's id", || native::topic_id(consumer, topic)) else {
+        let told = self.ask(consumer, "asking for the topic's id", || native::topic(consumer, topic));
+        let Some((id, partitions)) = told else {
             return;
         };
         if id == (0, 0) {
             tracing::error!(%topic, "this broker does not know topic ids: repeats after a restart are not recognised");
         }
         self.shared.epoch.store(epoch(id), Ordering::Relaxed);
+        self.shared.partitions.store(partitions, Ordering::Relaxed);
     }
 
     /// Where each partition starts: what was committed, else its first record.
@@ -142,7 +145,7 @@ impl Member {
         let offsets: Vec<(u32, u64)> = starts.iter().map(|start| (start.partition, start.start)).collect();
         self.expected.lock().extend(offsets.iter().map(|(partition, offset)| (*partition as i32, *offset as i64)));
         if !starts.is_empty() {
-            self.read_epoch(consumer);
+            self.read_topic(consumer);
             self.say(Event::Assigned(starts));
         }
         if let Err(error) = consumer.incremental_assign(&offsets_of(&self.shared.topic, &offsets)) {
@@ -292,7 +295,7 @@ fn take(consumer: &BaseConsumer<Member>, member: &Member, first: &BorrowedMessag
             if !before.is_empty() {
                 member.say(Event::Records(before));
             }
-            member.read_epoch(consumer);
+            member.read_topic(consumer);
             member.say(again);
         }
         size += message.payload_len() + message.key_len();

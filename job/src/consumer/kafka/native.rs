@@ -63,11 +63,12 @@ pub(super) fn known_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &
     u64::try_from(high).ok().filter(|_| error == NO_ERROR)
 }
 
-/// The topic's id as two numbers; both 0 when the broker does not know ids. Waits for the broker, at most 6 s.
+/// The topic's id as two numbers, both 0 when the broker does not know ids, and how many partitions it has. Waits for
+/// the broker, at most 6 s.
 ///
 /// # Errors
 /// What the broker or librdkafka says.
-pub(super) fn topic_id<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<(i64, i64), String> {
+pub(super) fn topic<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<((i64, i64), u32), String> {
     const WITHIN_MS: i32 = 5000;
     let client = consumer.client().native_ptr();
     let name = CString::new(topic).map_err(|_| "the topic's name holds a zero byte".to_owned())?;
@@ -110,11 +111,14 @@ pub(super) fn topic_id<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &s
         if !error.is_null() && sys::rd_kafka_error_code(error) != NO_ERROR {
             return Err(text(sys::rd_kafka_error_string(error)));
         }
+        let mut partitions = 0;
+        sys::rd_kafka_TopicDescription_partitions(found, &raw mut partitions);
         let id = sys::rd_kafka_TopicDescription_topic_id(found);
-        if id.is_null() {
-            return Ok((0, 0));
-        }
-        Ok((sys::rd_kafka_Uuid_most_significant_bits(id), sys::rd_kafka_Uuid_least_significant_bits(id)))
+        let id = match id.is_null() {
+            true => (0, 0),
+            false => (sys::rd_kafka_Uuid_most_significant_bits(id), sys::rd_kafka_Uuid_least_significant_bits(id)),
+        };
+        Ok((id, partitions as u32))
     }
 }
 
