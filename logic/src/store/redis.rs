@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::clients::{Client, Pipeline, Pool};
+use fred::clients::{Client, Pipeline, Pool, WithOptions};
 use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
+use fred::types::config::Options;
 use fred::types::{Expiration, FromValue, SetOptions, Value};
 use futures::future::try_join_all;
 use prost::Message;
@@ -33,11 +34,17 @@ const CHUNK: usize = 1000;
 /// How often we ask Redis whether it is there.
 const PING: Duration = Duration::from_secs(2);
 
+/// Commands that go together.
+type Queued = WithOptions<Pipeline<Client>>;
+
 /// Sessions and counts in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     pool: Pool,
     keys: Keys,
+    /// What is refused is not carried out later: nothing waits for a connection, or is written to a second one. The
+    /// client forgets a single command that nobody waits for any more, but not a pipeline.
+    options: Options,
     /// Where the epoch is kept.
     epochs: std::sync::Arc<[String]>,
     clustered: bool,
@@ -58,6 +65,7 @@ impl RedisStore {
         let keys = Keys::new(&config.prefix);
         let store = Self {
             pool,
+            options: Options { fail_fast: true, max_attempts: Some(config.attempts()), ..Options::default() },
             epochs: keys.epochs(config.cluster).into(),
             keys,
             clustered: config.cluster,
@@ -86,6 +94,10 @@ impl RedisStore {
         self.pool.next_connected()
     }
 
+    fn pipeline(&self) -> Queued {
+        self.client().pipeline().with_options(&self.options)
+    }
+
     fn ttl(&self, ttl: Duration) -> i64 {
         let seconds = ttl.as_secs().max(1);
         self.ttl.store(seconds, Ordering::Relaxed);
@@ -95,18 +107,22 @@ impl RedisStore {
     /// Registers key and incarnation first and the member's entry after it, so that whoever finds the member's entry
     /// finds the key. Returns the server the key was on. `options` may say: only if the key is nowhere.
     async fn put_key(&self, session: &Session, ttl: i64, options: Option<SetOptions>) -> StoreResult<Option<String>> {
-        let pipeline = self.client().pipeline();
+        let client = self.client().with_options(&self.options);
+        let pipeline = client.pipeline().with_options(&self.options);
         self.note(&pipeline, session, ttl).await?;
-        let server = session.server.as_str();
+        let (key, server) = (self.keys.key(&session.key), session.server.as_str());
         // Redis takes NX and GET together only since 7.0.
         let get = options.is_none();
-        queue(pipeline.set(self.keys.key(&session.key), server, Some(Expiration::EX(ttl)), options, get).await)?;
-        let mut answers: Vec<Value> = all(&pipeline).await?;
-        if get { convert(answers.pop().unwrap_or(Value::Null)) } else { Ok(None) }
+        // Beside the pipeline, on the same connection and after it: it makes the session, see `options`.
+        let made = client.set(key, server, Some(Expiration::EX(ttl)), options, get);
+        let (noted, before) = futures::join!(all::<Vec<Value>>(&pipeline), made);
+        noted?;
+        let before: Option<String> = before.map_err(failed)?;
+        Ok(before.filter(|_| get))
     }
 
     /// Adds the session to its incarnation's set.
-    async fn note(&self, pipeline: &Pipeline<Client>, session: &Session, ttl: i64) -> StoreResult<()> {
+    async fn note(&self, pipeline: &Queued, session: &Session, ttl: i64) -> StoreResult<()> {
         if session.incarnation != 0 {
             let set = self.keys.sessions(&session.server, session.incarnation);
             queue(pipeline.sadd(&set, member(session)).await)?;
@@ -119,7 +135,7 @@ impl RedisStore {
     async fn put_mid(&self, session: &Session, ttl: i64) -> StoreResult<(HashMap<String, String>, Vec<String>)> {
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let (key, server) = (session.key.as_str(), session.server.as_str());
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         queue(pipeline.hset(&mid, (key, server)).await)?;
         queue(pipeline.expire(&mid, ttl, None).await)?;
         queue(pipeline.zadd(&devices, None, None, false, false, (now_ms() as f64, key)).await)?;
@@ -196,7 +212,7 @@ impl SessionStore for RedisStore {
     async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
         let ttl = self.ttl(ttl);
         let key = self.keys.key(&session.key);
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         self.note(&pipeline, session, ttl).await?;
         queue(pipeline.expire(&key, ttl, None).await)?;
         queue(pipeline.get(&key).await)?;
@@ -212,7 +228,7 @@ impl SessionStore for RedisStore {
             return Ok(());
         }
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         queue(pipeline.expire(&mid, ttl, None).await)?;
         queue(pipeline.expire(&devices, ttl, None).await)?;
         queue(pipeline.hgetall(&mid).await)?;
@@ -256,7 +272,7 @@ impl SessionStore for RedisStore {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
             let servers: Vec<Option<String>> = if self.clustered {
-                let pipeline = self.client().pipeline();
+                let pipeline = self.pipeline();
                 for key in chunk {
                     queue(pipeline.get(self.keys.key(key)).await)?;
                 }
@@ -273,7 +289,7 @@ impl SessionStore for RedisStore {
     async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
         let mut found = BTreeMap::new();
         for chunk in mids.chunks(CHUNK) {
-            let pipeline = self.client().pipeline();
+            let pipeline = self.pipeline();
             for mid in chunk {
                 queue(pipeline.hgetall(self.keys.mid(*mid)).await)?;
             }
@@ -294,7 +310,7 @@ impl SessionStore for RedisStore {
     ) -> StoreResult<()> {
         let key = self.keys.online(server);
         let (full, empty) = shards::split(server, rooms, now_ms() as i64 / 1000);
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         if !full.is_empty() {
             queue(pipeline.hset(&key, full).await)?;
             queue(pipeline.expire(&key, self.ttl(ttl), None).await)?;
@@ -333,7 +349,7 @@ impl SessionStore for RedisStore {
         if servers.is_empty() {
             return Ok(Vec::new());
         }
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         for server in &servers {
             queue(pipeline.get(self.keys.info(server)).await)?;
         }
@@ -370,7 +386,7 @@ fn queue(queued: Result<Value, fred::error::Error>) -> StoreResult<()> {
     queued.map(drop).map_err(failed)
 }
 
-async fn all<T: FromValue>(pipeline: &Pipeline<Client>) -> StoreResult<T> {
+async fn all<T: FromValue>(pipeline: &Queued) -> StoreResult<T> {
     pipeline.all().await.map_err(failed)
 }
 

@@ -210,7 +210,7 @@ impl RedisConfig {
             .with_connection_config(|connection| {
                 connection.connection_timeout = self.dial_timeout;
                 connection.internal_command_timeout = self.timeout;
-                connection.max_command_attempts = 2;
+                connection.max_command_attempts = self.attempts();
                 // While Redis is away, what was asked in vain stays in this buffer; a full one refuses at once.
                 connection.max_command_buffer_len = WAITING;
                 connection.auto_client_setname = false;
@@ -233,6 +233,12 @@ impl RedisConfig {
                 value: self.addr.join(","),
                 expected: format!("a Redis that can be connected to: {error}"),
             })
+    }
+
+    /// How often a command is written: again only to the Cluster node that it is sent on to. What Redis did not answer it
+    /// may have carried out, and would then say that the key was here before.
+    pub(super) fn attempts(&self) -> u32 {
+        if self.cluster { 2 } else { 1 }
     }
 
     fn server(&self) -> Result<ServerConfig, RedisConfigError> {

@@ -21,7 +21,7 @@ enum Step {
 impl RedisStore {
     pub(super) async fn register_again(&self, held: &[Held], ttl: i64) -> StoreResult<()> {
         let steps = self.look(held, ttl).await?;
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let mut settled = Vec::new();
         let mut moved = Vec::new();
         for (held, step) in held.iter().zip(steps) {
@@ -60,7 +60,7 @@ impl RedisStore {
 
     /// Adds the sessions to their incarnation's set and looks where their keys are.
     async fn look(&self, held: &[Held], ttl: i64) -> StoreResult<Vec<Step>> {
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let Some(Held { session: first, .. }) = held.first() else {
             return Ok(Vec::new());
         };
@@ -90,7 +90,7 @@ impl RedisStore {
     }
 
     async fn note_devices(&self, held: impl Iterator<Item = &Held>, ttl: i64) -> StoreResult<()> {
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let mut any = false;
         for Held { session, since_ms } in held {
             let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
