@@ -18,7 +18,7 @@ use fred::clients::{Client, Pipeline, Pool, WithOptions};
 use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
 use fred::types::config::Options;
 use fred::types::{Expiration, FromValue, SetOptions, Value};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use prost::Message;
 use proto::log::now_ms;
 use proto::logic::CometInfo;
@@ -31,8 +31,10 @@ use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore
 
 /// How many keys go into one command or pipeline.
 const CHUNK: usize = 1000;
-/// How often we ask Redis whether it is there.
-const PING: Duration = Duration::from_secs(2);
+/// How often we ask Redis over each connection whether it is there.
+const PING: Duration = Duration::from_secs(1);
+/// How many times in a row it may leave that unanswered over one that seems to be there, until that is made anew.
+const UNANSWERED: u32 = 2;
 
 /// Commands that go together.
 type Queued = WithOptions<Pipeline<Client>>;
@@ -76,12 +78,25 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Asks again and again until the process ends.
+    /// Asks over every connection again and again until the process ends. The client itself takes a connection for dead
+    /// only when it has written nothing to it for a while.
     async fn watch(self, condition: runtime::Condition, shutdown: runtime::Shutdown) {
+        let clients = self.pool.clients();
+        let mut unanswered = vec![0; clients.len()];
         loop {
-            match self.ping().await {
-                Ok(()) => condition.up(),
-                Err(StoreError(why)) => condition.down(&why),
+            let answers = join_all(clients.iter().map(|client| client.ping::<String>(None))).await;
+            for ((client, unanswered), answer) in clients.iter().zip(&mut unanswered).zip(&answers) {
+                *unanswered = if answer.is_err() && client.is_connected() { *unanswered + 1 } else { 0 };
+                if *unanswered == UNANSWERED {
+                    *unanswered = 0;
+                    let client = client.clone();
+                    // Whether it is there again shows at the next ping.
+                    tokio::spawn(async move { client.force_reconnection().await });
+                }
+            }
+            match answers.into_iter().find_map(Result::err) {
+                None => condition.up(),
+                Some(error) => condition.down(&error.to_string()),
             }
             tokio::select! {
                 () = shutdown.begun() => return,

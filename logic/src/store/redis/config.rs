@@ -215,7 +215,10 @@ impl RedisConfig {
                 connection.max_command_buffer_len = WAITING;
                 connection.auto_client_setname = false;
                 connection.reconnect_on_auth_error = true;
-                // A connection that answers nothing for this long is made anew: its host may be gone without a word.
+                // A connection that answers nothing for this long is made anew: its host may be gone without a word. The
+                // kernel sees that also while somebody writes to it, but not when only the process is frozen: the store
+                // asks over each, see `watch`.
+                connection.tcp.user_timeout = Some(self.timeout * 3);
                 connection.unresponsive =
                     UnresponsiveConfig { max_timeout: Some(self.timeout * 3), interval: Duration::from_secs(1) };
                 connection.reconnect_errors = vec![
