@@ -182,7 +182,7 @@ async fn what_a_go_logic_wrote_is_read_and_refreshed() {
 
     cli(&["expire", "key_phone", "5"]).await;
     let go = Session { incarnation: 0, ..session(7, "phone", "go1") };
-    store.heartbeat(&go, HALF_AN_HOUR).await.unwrap();
+    store.heartbeat(&Held { session: go.clone(), since_ms: 0 }, HALF_AN_HOUR).await.unwrap();
     assert!(cli(&["ttl", "key_phone"]).await.parse::<u64>().unwrap() > 1700);
     assert!(store.disconnect(&go).await.unwrap());
     assert_eq!(cli(&["hgetall", "mid_7"]).await, "web\nh1");

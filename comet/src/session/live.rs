@@ -140,7 +140,7 @@ async fn flushed(channel: &Channel) {
 /// Refreshes a session at logic, now and, while logic is away, again and again.
 pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     channel.refresh.set(shard.tick_after(RETRY.min(channel.refresh_every.get())));
-    match shard.shared.logic.heartbeat(channel.mid, &channel.key).await {
+    match shard.shared.logic.heartbeat(channel.held()).await {
         Ok(()) => channel.refresh.set(shard.tick_after(channel.refresh_every.get())),
         Err(error) => {
             shard.shared.metrics.logic_error("heartbeat");

@@ -47,8 +47,8 @@ impl Logic for Odd {
         self.ends.acquire().await.unwrap().forget();
         self.memory.disconnect(mid, key).await
     }
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
-        self.memory.heartbeat(mid, key).await
+    async fn heartbeat(&self, held: Held) -> Result<(), LogicError> {
+        self.memory.heartbeat(held).await
     }
     async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         self.memory.renew_online(rooms, info).await
@@ -137,7 +137,11 @@ async fn a_session_is_refreshed_every_third_of_its_time_to_live() {
     let _client = Client::signed_in(&comet, false, r#"{"mid":9,"key":"k","session_ttl_ms":1500}"#).await;
     eventually("four refreshes", || beats(&logic) == 4).await;
     assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
-    assert!(logic.said().contains(&Said::Heartbeat { mid: Mid(9), key: "k".into() }));
+    let is_whole = |said: &Said| match said {
+        Said::Heartbeat { held } => held.mid == Mid(9) && held.key.as_str() == "k" && held.connected_ms != 0,
+        _ => false,
+    };
+    assert!(logic.said().iter().any(is_whole));
     logic.set_down(true);
     eventually("one fails", || comet.metric("logic_errors_total{kind=\"heartbeat\"}") >= 2.0).await;
     logic.set_down(false);

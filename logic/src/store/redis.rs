@@ -27,7 +27,7 @@ use proto::{Key, Mid, RoomId, ServerId};
 pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
 use keys::{COUNTS_DELETE_IF, DELETE_IF, FIELD_DELETE_IF, Keys, member};
 
-use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
+use super::{Connected, Held, INFO_TTL, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
 
 /// How many keys go into one command or pipeline.
 const CHUNK: usize = 1000;
@@ -35,6 +35,9 @@ const CHUNK: usize = 1000;
 const PING: Duration = Duration::from_secs(1);
 /// How many times in a row it may leave that unanswered over one that seems to be there, until that is made anew.
 const UNANSWERED: u32 = 2;
+
+/// A member's keys with their servers, and its keys by connect time.
+type MemberEntries = (HashMap<String, String>, Vec<String>);
 
 /// Commands that go together.
 type Queued = WithOptions<Pipeline<Client>>;
@@ -147,13 +150,13 @@ impl RedisStore {
     }
 
     /// Registers the member's entry and returns what else the member has: key → server, and keys by connect time.
-    async fn put_mid(&self, session: &Session, ttl: i64) -> StoreResult<(HashMap<String, String>, Vec<String>)> {
+    async fn put_mid(&self, session: &Session, since_ms: u64, ttl: i64) -> StoreResult<MemberEntries> {
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let (key, server) = (session.key.as_str(), session.server.as_str());
         let pipeline = self.pipeline();
         queue(pipeline.hset(&mid, (key, server)).await)?;
         queue(pipeline.expire(&mid, ttl, None).await)?;
-        queue(pipeline.zadd(&devices, None, None, false, false, (now_ms() as f64, key)).await)?;
+        queue(pipeline.zadd(&devices, None, None, false, false, (since_ms as f64, key)).await)?;
         queue(pipeline.expire(&devices, ttl, None).await)?;
         queue(pipeline.hgetall(&mid).await)?;
         queue(pipeline.zrange(&devices, 0, -1, None, false, None, false).await)?;
@@ -211,7 +214,7 @@ impl SessionStore for RedisStore {
         if session.mid.is_anonymous() {
             return Ok(Connected { replaced, others: Vec::new() });
         }
-        let (mut entries, order) = self.put_mid(session, ttl).await?;
+        let (mut entries, order) = self.put_mid(session, now_ms(), ttl).await?;
         entries.remove(session.key.as_str());
         if entries.is_empty() {
             return Ok(Connected { replaced, others: Vec::new() });
@@ -224,20 +227,29 @@ impl SessionStore for RedisStore {
         Ok(Connected { replaced, others: self.weed(session.mid, entries).await? })
     }
 
-    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
-        let ttl = self.ttl(ttl);
+    async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()> {
+        let (ttl, session) = (self.ttl(ttl), &held.session);
         let key = self.keys.key(&session.key);
         let pipeline = self.pipeline();
         self.note(&pipeline, session, ttl).await?;
-        queue(pipeline.expire(&key, ttl, None).await)?;
+        queue(pipeline.ttl(&key).await)?;
         queue(pipeline.get(&key).await)?;
         let mut answers: Vec<Value> = all(&pipeline).await?;
         let server: Option<String> = convert(answers.pop().unwrap_or(Value::Null))?;
+        let left: i64 = convert(answers.pop().unwrap_or(Value::Null))?;
         match server {
             None => drop(self.put_key(session, ttl, Some(SetOptions::NX)).await?),
-            Some(server) if server == session.server.as_str() => {}
+            Some(server) if server == session.server.as_str() => {
+                let _: bool = self.client().expire(&key, ttl, None).await.map_err(failed)?;
+            }
             // It moved; whoever holds it now refreshes it.
-            Some(_) => return Ok(()),
+            Some(_) if left + SETTLED.as_secs() as i64 > ttl => return Ok(()),
+            Some(server) => {
+                let is_ours = self.is_older(held).await? && self.take_over(held, server, ttl).await?;
+                if !is_ours {
+                    return Ok(());
+                }
+            }
         }
         if session.mid.is_anonymous() {
             return Ok(());
@@ -250,7 +262,8 @@ impl SessionStore for RedisStore {
         let mut answers: Vec<Value> = all(&pipeline).await?;
         let mut entries: HashMap<String, String> = convert(answers.pop().unwrap_or(Value::Null))?;
         if entries.remove(session.key.as_str()).as_deref() != Some(session.server.as_str()) {
-            self.put_mid(session, ttl).await?;
+            let since_ms = if held.since_ms == 0 { now_ms() } else { held.since_ms };
+            self.put_mid(session, since_ms, ttl).await?;
         }
         if !entries.is_empty() {
             let entries = entries.into_iter().map(|(key, server)| (key.into(), server.into())).collect();

@@ -10,7 +10,7 @@ use proto::{Mid, ServerId};
 
 use super::keys::{RENEWAL_DELETE_IF, member};
 use super::{RedisStore, failed};
-use crate::store::{Session, SessionStore, StoreResult};
+use crate::store::{Held, Session, SessionStore, StoreResult};
 
 /// How many sessions a purge takes at once, and how long it rests in between.
 const PURGE_BATCH: usize = 500;
@@ -92,7 +92,7 @@ impl RedisStore {
     async fn put_back(&self, sessions: impl Iterator<Item = Session>) -> StoreResult<()> {
         let ttl = Duration::from_secs(self.ttl.load(Ordering::Relaxed));
         for session in sessions {
-            self.heartbeat(&session, ttl).await?;
+            self.heartbeat(&Held { session, since_ms: 0 }, ttl).await?;
         }
         Ok(())
     }
