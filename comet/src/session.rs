@@ -18,7 +18,7 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::input::{Incoming, Input};
 use crate::limits::{AddressPermit, FrameBudget, Permit};
-use crate::logic::{Identity, LogicError};
+use crate::logic::{Held, Identity, LogicError};
 use crate::message::{Variant, framed};
 use crate::requests::Requests;
 use crate::shard::{Command, Shard};
@@ -222,7 +222,29 @@ impl Entrance {
 }
 
 /// Gives a newcomer its place in this shard, its room, its reply, and its task.
+///
+/// Where logic was told to forget the key while the session was being made, or is being told so, the session is written
+/// once more first: from the reply on every push finds it.
 pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
+    let Identity { mid, key, connected_ms, .. } = &newcomer.identity;
+    if !shard.is_departing(key, newcomer.began) {
+        return settle(shard, newcomer);
+    }
+    let held = Held { mid: *mid, key: key.clone(), connected_ms: *connected_ms };
+    let shard = shard.clone();
+    tokio::task::spawn_local(async move {
+        let turn = shard.turn(&held.key);
+        let mine = turn.lock().await;
+        let answer = shard.shared.logic.heartbeat(held.clone()).await;
+        settle(&shard, newcomer);
+        drop(mine);
+        if let (Err(_), Some(channel)) = (answer, shard.bucket.get(&held.key)) {
+            refresh(shard, channel).await;
+        }
+    });
+}
+
+fn settle(shard: &Rc<Shard>, newcomer: Newcomer) {
     let Newcomer { from, wire, framing, input, identity, caps, auth, began, places } = newcomer;
     let shared = &shard.shared;
     let moved = if from == shard.index { Ok(wire) } else { wire.moved_here() };
@@ -258,10 +280,6 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
     if let Some(room) = identity.room {
         // A key that is no room's enters none, as in goim; one that is not allowed did not get here.
         let _no_room = requests.change_room(&room);
-    }
-    if shard.departed.borrow().get(&channel.key).is_some_and(|when| *when >= began) {
-        // Logic was told to forget this key while the session was being made: it is written once more.
-        tokio::task::spawn_local(refresh(shard.clone(), channel.clone()));
     }
     let body = if caps.any() { welcome(shard, &channel, identity.heartbeat) } else { Bytes::new() };
     channel.reply(&Packet { ver: auth.ver, op: op::AUTH_REPLY, seq: auth.seq, body });

@@ -152,9 +152,15 @@ pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
 /// Tells logic that a session ended. When the key is here again by then, its session is written once more.
 pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     let _counted = shard.shared.departing();
+    let turn = shard.turn(&key);
     for attempt in 1..=TRIES {
+        let mine = turn.lock().await;
+        if attempt > 1 && shard.bucket.get(&key).is_some() {
+            break;
+        }
         let answer = shard.shared.logic.disconnect(mid, &key).await;
         shard.departed.borrow_mut().insert(key.clone(), Instant::now());
+        drop(mine);
         match answer {
             Ok(_) => break,
             Err(error) => {
@@ -166,9 +172,6 @@ pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
             break;
         }
         tokio::time::sleep(RETRY).await;
-        if shard.bucket.get(&key).is_some() {
-            return;
-        }
     }
     if let Some(channel) = shard.bucket.get(&key) {
         refresh(shard, channel).await;
