@@ -32,8 +32,8 @@ pub use live::{depart, refresh};
 /// How soon a refresh that failed is tried again.
 pub const REFRESH_AGAIN: Duration = live::RETRY;
 
-/// How often a Go logic's sessions are refreshed; they live 30 minutes.
-const GOIM_REFRESH: Duration = Duration::from_secs(600);
+/// How long a Go logic's sessions live.
+pub const GOIM_TTL: Duration = Duration::from_secs(1800);
 
 /// A connection that authenticated, on its way to its shard.
 #[derive(Debug)]
@@ -266,7 +266,9 @@ fn settle(shard: &Rc<Shard>, newcomer: Newcomer) {
         wire,
         shared.queue.clone(),
     ));
-    let refresh_every = identity.session_ttl.map_or(GOIM_REFRESH, |ttl| ttl / 3);
+    let session_ttl = identity.session_ttl.unwrap_or(GOIM_TTL);
+    shard.session_ttl.set(session_ttl);
+    let refresh_every = session_ttl / 3;
     channel.connected_ms.set(identity.connected_ms);
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));

@@ -150,6 +150,8 @@ pub struct Shard {
     pub scratch: RefCell<Box<[u8]>>,
     /// Keys whose session was removed at logic a short while ago, and when.
     pub departed: RefCell<AHashMap<Key, Instant>>,
+    /// How long logic said last that a session lives.
+    pub session_ttl: Cell<Duration>,
     turns: RefCell<AHashMap<Key, Weak<Turn>>>,
     began: Instant,
     connections: RefCell<Slab<Rc<Channel>>>,
@@ -178,6 +180,7 @@ impl Shard {
             bucket: Rc::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             departed: RefCell::default(),
+            session_ttl: Cell::new(session::GOIM_TTL),
             turns: RefCell::default(),
             connections: RefCell::default(),
             count,
