@@ -17,6 +17,7 @@ use proto::{Key, Mid};
 pub use batch::Batch;
 
 use crate::close::Close;
+use crate::logic::Held;
 use crate::message::{Push, Variant, framed};
 use crate::outbound::Outbound;
 use crate::wheel::Ticks;
@@ -131,6 +132,11 @@ impl Channel {
         };
         channel.subscribe(accepts);
         channel
+    }
+
+    /// Who it is to logic.
+    pub fn held(&self) -> Held {
+        Held { mid: self.mid, key: self.key.clone(), connected_ms: self.connected_ms.get() }
     }
 
     /// When something is next to be done about it, by the clock alone.

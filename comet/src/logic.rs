@@ -89,7 +89,7 @@ pub trait Logic: std::fmt::Debug + Send + Sync + 'static {
     async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError>;
 
     /// The session goes on: keep it, or note it again.
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError>;
+    async fn heartbeat(&self, held: Held) -> Result<(), LogicError>;
 
     /// Reports how many are in each room here, and returns how many there are everywhere.
     async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError>;

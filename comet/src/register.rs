@@ -91,9 +91,7 @@ async fn register(shared: &Shared, shard: &Handle, entries: &[Entry]) {
 /// Who these connections are, those of them that are still here.
 pub fn held(shard: &Shard, entries: Vec<Entry>) -> Vec<Held> {
     let here = entries.into_iter().filter_map(|entry| shard.get(entry));
-    here.filter(|channel| channel.closing().is_none())
-        .map(|channel| Held { mid: channel.mid, key: channel.key.clone(), connected_ms: channel.connected_ms.get() })
-        .collect()
+    here.filter(|channel| channel.closing().is_none()).map(|channel| channel.held()).collect()
 }
 
 /// Logic was told of these just now. Whose end it may have heard of before that is signed off again.

@@ -18,7 +18,7 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::input::{Incoming, Input};
 use crate::limits::{AddressPermit, FrameBudget, Permit};
-use crate::logic::{Identity, LogicError};
+use crate::logic::{Held, Identity, LogicError};
 use crate::message::{Variant, framed};
 use crate::requests::Requests;
 use crate::shard::{Command, Shard};
@@ -32,8 +32,8 @@ pub use live::{depart, refresh};
 /// How soon a refresh that failed is tried again.
 pub const REFRESH_AGAIN: Duration = live::RETRY;
 
-/// How often a Go logic's sessions are refreshed; they live 30 minutes.
-const GOIM_REFRESH: Duration = Duration::from_secs(600);
+/// How long a Go logic's sessions live.
+pub const GOIM_TTL: Duration = Duration::from_secs(1800);
 
 /// A connection that authenticated, on its way to its shard.
 #[derive(Debug)]
@@ -222,7 +222,29 @@ impl Entrance {
 }
 
 /// Gives a newcomer its place in this shard, its room, its reply, and its task.
+///
+/// Where logic was told to forget the key while the session was being made, or is being told so, the session is written
+/// once more first: from the reply on every push finds it.
 pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
+    let Identity { mid, key, connected_ms, .. } = &newcomer.identity;
+    if !shard.is_departing(key, newcomer.began) {
+        return settle(shard, newcomer);
+    }
+    let held = Held { mid: *mid, key: key.clone(), connected_ms: *connected_ms };
+    let shard = shard.clone();
+    tokio::task::spawn_local(async move {
+        let turn = shard.turn(&held.key);
+        let mine = turn.lock().await;
+        let answer = shard.shared.logic.heartbeat(held.clone()).await;
+        settle(&shard, newcomer);
+        drop(mine);
+        if let (Err(_), Some(channel)) = (answer, shard.bucket.get(&held.key)) {
+            refresh(shard, channel).await;
+        }
+    });
+}
+
+fn settle(shard: &Rc<Shard>, newcomer: Newcomer) {
     let Newcomer { from, wire, framing, input, identity, caps, auth, began, places } = newcomer;
     let shared = &shard.shared;
     let moved = if from == shard.index { Ok(wire) } else { wire.moved_here() };
@@ -244,7 +266,9 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
         wire,
         shared.queue.clone(),
     ));
-    let refresh_every = identity.session_ttl.map_or(GOIM_REFRESH, |ttl| ttl / 3);
+    let session_ttl = identity.session_ttl.unwrap_or(GOIM_TTL);
+    shard.session_ttl.set(session_ttl);
+    let refresh_every = session_ttl / 3;
     channel.connected_ms.set(identity.connected_ms);
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));
@@ -258,10 +282,6 @@ pub fn adopt(shard: &Rc<Shard>, newcomer: Newcomer) {
     if let Some(room) = identity.room {
         // A key that is no room's enters none, as in goim; one that is not allowed did not get here.
         let _no_room = requests.change_room(&room);
-    }
-    if shard.departed.borrow().get(&channel.key).is_some_and(|when| *when >= began) {
-        // Logic was told to forget this key while the session was being made: it is written once more.
-        tokio::task::spawn_local(refresh(shard.clone(), channel.clone()));
     }
     let body = if caps.any() { welcome(shard, &channel, identity.heartbeat) } else { Bytes::new() };
     channel.reply(&Packet { ver: auth.ver, op: op::AUTH_REPLY, seq: auth.seq, body });

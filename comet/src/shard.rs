@@ -6,7 +6,7 @@ mod deliver;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ use crate::wheel::{Entry, TICK, Wheel};
 
 /// Bytes read from a socket in one call.
 const SCRATCH: usize = 64 * 1024;
+
+/// Whose turn it is to tell logic of one key's session.
+pub type Turn = tokio::sync::Mutex<()>;
 
 /// What others ask of a shard.
 #[derive(Debug)]
@@ -147,6 +150,9 @@ pub struct Shard {
     pub scratch: RefCell<Box<[u8]>>,
     /// Keys whose session was removed at logic a short while ago, and when.
     pub departed: RefCell<AHashMap<Key, Instant>>,
+    /// How long logic said last that a session lives.
+    pub session_ttl: Cell<Duration>,
+    turns: RefCell<AHashMap<Key, Weak<Turn>>>,
     began: Instant,
     connections: RefCell<Slab<Rc<Channel>>>,
     count: Arc<AtomicUsize>,
@@ -174,6 +180,8 @@ impl Shard {
             bucket: Rc::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             departed: RefCell::default(),
+            session_ttl: Cell::new(session::GOIM_TTL),
+            turns: RefCell::default(),
             connections: RefCell::default(),
             count,
             wheel: RefCell::new(Wheel::new(Instant::now())),
@@ -265,7 +273,22 @@ impl Shard {
             }
             let kept = self.shared.live.load().handshake_timeout * 2;
             self.departed.borrow_mut().retain(|_, when| when.elapsed() < kept);
+            self.turns.borrow_mut().retain(|_, turn| turn.strong_count() > 0);
         }
+    }
+
+    /// Held while logic is told of this key's session.
+    pub fn turn(&self, key: &Key) -> Rc<Turn> {
+        let mut turns = self.turns.borrow_mut();
+        let turn = turns.get(key).and_then(Weak::upgrade).unwrap_or_default();
+        turns.insert(key.clone(), Rc::downgrade(&turn));
+        turn
+    }
+
+    /// Whether logic was, or is about to be, told to forget this key since then.
+    pub fn is_departing(&self, key: &Key, since: Instant) -> bool {
+        self.turns.borrow().get(key).is_some_and(|turn| turn.strong_count() > 0)
+            || self.departed.borrow().get(key).is_some_and(|when| *when >= since)
     }
 
     /// The connection of that entry, if it is still here.

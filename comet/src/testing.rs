@@ -3,11 +3,34 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use clap::Parser;
 use proto::Mid;
 
 use crate::channel::{Channel, QueueLimits};
+use crate::config::Config;
+use crate::logic::Logic;
 use crate::message::Variant;
+use crate::metrics::Metrics;
+use crate::shard::{self, Shard};
+use crate::shared::Shared;
+use crate::transport::TransportSettings;
 use crate::wire::Wire;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    comet: Config,
+}
+
+/// The only shard of a comet with this logic. Needs a `LocalSet`.
+pub fn shard(logic: Arc<dyn Logic>) -> Rc<Shard> {
+    let config = Line::parse_from(["comet"]).comet;
+    let (handle, inbox) = shard::handle();
+    let metrics = Metrics::register(&runtime::Process::quiet().metrics);
+    let transport = TransportSettings::new(&config).unwrap();
+    let shared = Arc::new(Shared::new(config, logic, metrics, transport, vec![handle]));
+    Shard::new(0, shared, inbox.into_parts().1)
+}
 
 /// A channel over a real socket whose other end is read by nobody. Needs a runtime.
 pub fn channel(key: &str) -> Rc<Channel> {

@@ -1,7 +1,8 @@
 //! The whole thing: the real neighbours on loopback, the real program between them, and what tests need to watch both.
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
-//! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`].
+//! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
+//! is a line between two of them that breaks.
 //! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
@@ -30,6 +31,7 @@ pub mod os;
 pub mod ports;
 pub mod program;
 pub mod redis;
+pub mod relay;
 pub mod rights;
 #[cfg(test)]
 mod scripted;

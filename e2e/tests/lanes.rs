@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod chaos;
 mod charts;
 mod consumer;

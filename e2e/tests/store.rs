@@ -182,7 +182,7 @@ async fn what_a_go_logic_wrote_is_read_and_refreshed() {
 
     cli(&["expire", "key_phone", "5"]).await;
     let go = Session { incarnation: 0, ..session(7, "phone", "go1") };
-    store.heartbeat(&go, HALF_AN_HOUR).await.unwrap();
+    store.heartbeat(&Held { session: go.clone(), since_ms: 0 }, HALF_AN_HOUR).await.unwrap();
     assert!(cli(&["ttl", "key_phone"]).await.parse::<u64>().unwrap() > 1700);
     assert!(store.disconnect(&go).await.unwrap());
     assert_eq!(cli(&["hgetall", "mid_7"]).await, "web\nh1");
@@ -294,6 +294,37 @@ async fn a_purge_of_one_who_comes_back_meanwhile_takes_nothing() {
     let found = store.locate_keys(&keys).await.unwrap();
     assert!(found.iter().all(|at| at.as_ref() == Some(&server)), "purged {purged}");
     assert!(store.servers().await.unwrap().iter().any(|seen| seen.server == server));
+}
+
+/// The same server id with a new incarnation, as of a container that was restarted in its pod.
+#[tokio::test]
+async fn a_purge_spares_an_incarnation_that_is_heard_of_for_the_first_time_meanwhile() {
+    let redis = Redis::start().await.unwrap();
+    let store = Arc::new(store(&["--redis-addr", &redis.address()]).await);
+    let server = ServerId::from("h1");
+    let held = |incarnation| -> Vec<_> {
+        let session = |n| Session { incarnation, ..session(0, &format!("k{n}"), "h1") };
+        (0..5000).map(|n| Held { session: session(n), since_ms: 1000 }).collect()
+    };
+    let info = |incarnation| CometInfo { incarnation, ..CometInfo::default() };
+    store.renew_online(&server, &rooms(&[]), Some(&info(9)), HALF_AN_HOUR).await.unwrap();
+    store.register(&held(9), HALF_AN_HOUR).await.unwrap();
+    let purge = tokio::spawn({
+        let (store, server) = (store.clone(), server.clone());
+        async move { store.purge_server(&server, 9).await }
+    });
+    eventually(SOON, "the purge to have begun", || async {
+        redis.cli(&["scard", "imc_srv_h1/9"]).await.unwrap() != "5000"
+    })
+    .await
+    .unwrap();
+    store.renew_online(&server, &rooms(&[]), Some(&info(10)), HALF_AN_HOUR).await.unwrap();
+    store.register(&held(10), HALF_AN_HOUR).await.unwrap();
+    let purged = purge.await.unwrap().unwrap();
+    let keys: Vec<_> = held(10).iter().map(|held| held.session.key.clone()).collect();
+    let found = store.locate_keys(&keys).await.unwrap();
+    let lost = found.iter().filter(|at| at.is_none()).count();
+    assert_eq!(lost, 0, "purged {purged}");
 }
 
 /// What waits for a Redis that is away stays in a buffer until it is back, answered or not: a full one takes no more.

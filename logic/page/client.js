@@ -745,7 +745,7 @@ var Client = class extends Emitter {
       if (node.backoff) this.#backoff.rule = node.backoff;
       this.#change({ state: "connecting", url: node.url });
       if (this.#closed) return this.#closed;
-      const auth = typeof given === "function" ? await given() : given;
+      const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
       if (this.#closed) return this.#closed;
       const session = new Session({
         url: node.url,
@@ -895,6 +895,18 @@ var Client = class extends Emitter {
     });
   }
 };
+async function inTime(answer, deadlineMs) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    const error = new ClientError("timeout", `no answer of \`auth\` within ${deadlineMs} ms`);
+    timer = setTimeout(() => reject(error), deadlineMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 export {
   Client,
   ClientError,

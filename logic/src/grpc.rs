@@ -113,8 +113,9 @@ impl Logic for Service {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatReq>) -> Answer<HeartbeatReply> {
-        let HeartbeatReq { mid, key, server, incarnation } = request.into_inner();
-        self.sessions.heartbeat(&session(mid, key, server, incarnation)).await?;
+        let HeartbeatReq { mid, key, server, incarnation, connected_ms } = request.into_inner();
+        let session = session(mid, key, server, incarnation);
+        self.sessions.heartbeat(&Held { session, since_ms: connected_ms }).await?;
         Ok(Response::new(HeartbeatReply {}))
     }
 

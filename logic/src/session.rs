@@ -248,8 +248,8 @@ impl Sessions {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn heartbeat(&self, session: &Session) -> StoreResult<()> {
-        self.store.heartbeat(session, self.ttl()).await
+    pub async fn heartbeat(&self, held: &Held) -> StoreResult<()> {
+        self.store.heartbeat(held, self.ttl()).await
     }
 
     /// Notes again what a comet holds.

@@ -12,6 +12,10 @@ pub mod redis;
 #[doc(hidden)]
 pub mod suite;
 
+/// How long a key names a server before a heartbeat from another one may take it back: until then the connection may be
+/// on its way in, and since when its member has it is not noted yet.
+pub const SETTLED: Duration = Duration::from_secs(10);
+
 /// How long what a comet says of itself is kept.
 pub const INFO_TTL: Duration = Duration::from_secs(30);
 
@@ -33,7 +37,7 @@ pub struct Session {
 pub struct Held {
     /// Its entry.
     pub session: Session,
-    /// When the session was made, in Unix milliseconds by logic's clock.
+    /// When the session was made, in Unix milliseconds by logic's clock; 0 = nobody knows.
     pub since_ms: u64,
 }
 
@@ -79,8 +83,9 @@ pub type StoreResult<T> = Result<T, StoreError>;
 pub trait SessionStore: Send + Sync + 'static {
     /// Adds or replaces the session and refreshes its time to live.
     async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected>;
-    /// Refreshes the session, adding it again when it is gone.
-    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()>;
+    /// Refreshes the session, adding it again when it is gone, and taking it back when the key has named another server
+    /// for a while and the member had that connection first: a move that was refused may be carried out late.
+    async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()>;
     /// Notes the sessions that one incarnation holds again, as after a loss: those that are gone are added, those of
     /// members that name another server are taken back if that connection is the older one, all are refreshed.
     async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()>;

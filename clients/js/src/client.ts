@@ -216,7 +216,7 @@ export class Client extends Emitter<ClientEvents> {
       if (node.backoff) this.#backoff.rule = node.backoff;
       this.#change({ state: "connecting", url: node.url });
       if (this.#closed) return this.#closed;
-      const auth = typeof given === "function" ? await given() : given;
+      const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
       if (this.#closed) return this.#closed;
       const session = new Session({
         url: node.url,
@@ -379,5 +379,19 @@ export class Client extends Emitter<ClientEvents> {
         resolve();
       };
     });
+  }
+}
+
+/** What the application's `auth` answers, unless that takes too long. */
+async function inTime<T>(answer: T | Promise<T>, deadlineMs: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const error = new ClientError("timeout", `no answer of \`auth\` within ${deadlineMs} ms`);
+    timer = setTimeout(() => reject(error), deadlineMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -33,7 +33,7 @@ export interface ClientOptions {
   reconnect?: boolean;
   /** At most this many milliseconds between heartbeats. Default 30 000; the server may ask for more often. */
   heartbeatMs?: number;
-  /** For connecting and authenticating, and for each reply, milliseconds. Default 10 000. */
+  /** For connecting and authenticating, for what `auth` answers, and for each reply, milliseconds. Default 10 000. */
   deadlineMs?: number;
   /** Answers in [0, 1); for tests. */
   random?: () => number;

@@ -71,6 +71,15 @@ test("a token that has expired is followed by a newer one", async (t) => {
   assert.equal((await errors.take("the expiry")).code, "expired");
 });
 
+test("a token that never comes is given up after the deadline, and asked for again", async (t) => {
+  let times = 0;
+  const auth = () => (++times === 1 ? new Promise<never>(() => {}) : { token: `token-${times}` });
+  const { server, client, errors } = await pair(t, { auth, deadlineMs: 50 });
+  void client.connect();
+  assert.equal((await errors.take("an error")).code, "timeout");
+  assert.equal((await server.admit(CAPS)).token["token"], "token-2");
+});
+
 test("a heartbeat follows at once and tells the online count", async (t) => {
   const { server, client } = await pair(t);
   const counted = new Promise((resolve) => client.once("count", resolve));

@@ -223,9 +223,9 @@ impl Logic for LogicClient {
         Ok(self.call(DEADLINE, request, make).await?.has)
     }
 
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
+    async fn heartbeat(&self, Held { mid, key, connected_ms }: Held) -> Result<(), LogicError> {
         let (server, incarnation) = (self.server.to_string(), self.incarnation);
-        let request = HeartbeatReq { mid: mid.0, key: key.to_string(), server, incarnation };
+        let request = HeartbeatReq { mid: mid.0, key: key.to_string(), server, incarnation, connected_ms };
         let make = |channel, request| async move { client(channel).heartbeat(request).await };
         self.call(DEADLINE, request, make).await.map(drop)
     }

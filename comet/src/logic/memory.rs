@@ -42,7 +42,7 @@ struct State {
 pub enum Said {
     Connect { cookie: String, token: Bytes, address: IpAddr },
     Disconnect { mid: Mid, key: Key },
-    Heartbeat { mid: Mid, key: Key },
+    Heartbeat { held: Held },
     RenewOnline { rooms: HashMap<String, i32>, info: CometInfo },
     Receive { mid: Mid, key: Key, packet: Packet },
     Register { held: Vec<Held> },
@@ -145,8 +145,8 @@ impl Logic for MemoryLogic {
         Ok(self.note(Said::Disconnect { mid, key: key.clone() })?.sessions.remove(key).is_some())
     }
 
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
-        self.note(Said::Heartbeat { mid, key: key.clone() })?.sessions.insert(key.clone(), mid);
+    async fn heartbeat(&self, held: Held) -> Result<(), LogicError> {
+        self.note(Said::Heartbeat { held: held.clone() })?.sessions.insert(held.key, held.mid);
         Ok(())
     }
 

@@ -20,6 +20,10 @@ use super::*;
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(9, 9, 9, 9));
 
+fn held(mid: i64, key: &str) -> Held {
+    Held { mid: Mid(mid), key: key.into(), connected_ms: 5 }
+}
+
 /// What a [`Logic`] does, whoever does it; `twin` is where the calls arrive.
 async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let token = Bytes::from_static(
@@ -54,7 +58,7 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
 
     assert_eq!(logic.disconnect(Mid(7), &key).await, Ok(true));
     assert_eq!(logic.disconnect(Mid(7), &key).await, Ok(false));
-    logic.heartbeat(Mid(7), &key).await.unwrap();
+    logic.heartbeat(held(7, "k1")).await.unwrap();
     assert!(twin.sessions().contains(&key), "a heartbeat notes the session again");
 
     twin.set_online([("live://1".to_owned(), 40)]);
@@ -64,8 +68,8 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let counts = HashMap::from([("live://1".to_owned(), 42), ("live://2".to_owned(), 1)]);
     assert_eq!(everywhere, Renewed { everywhere: counts, epoch: 1 });
     twin.lose();
-    let held = vec![Held { mid: Mid(7), key: key.clone(), connected_ms: 5 }];
-    logic.register(held.clone()).await.unwrap();
+    let registered = vec![held(7, "k1")];
+    logic.register(registered.clone()).await.unwrap();
     assert_eq!(twin.sessions(), std::slice::from_ref(&key));
 
     let packet = Packet { ver: 1, op: op::AUTH, seq: 5, body: Bytes::from_static(b"body") };
@@ -77,9 +81,9 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let rest = [
         Said::Disconnect { mid: Mid(7), key: key.clone() },
         Said::Disconnect { mid: Mid(7), key: key.clone() },
-        Said::Heartbeat { mid: Mid(7), key: key.clone() },
+        Said::Heartbeat { held: held(7, "k1") },
         Said::RenewOnline { rooms, info },
-        Said::Register { held },
+        Said::Register { held: registered },
         Said::Receive { mid: Mid(7), key: key.clone(), packet },
         Said::Probe { key: "probe-1".into() },
     ];
@@ -89,9 +93,9 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     assert!(matches!(&late, LogicError::Expired(_)), "{late}");
 
     twin.set_down(true);
-    assert!(matches!(logic.heartbeat(Mid(7), &key).await, Err(LogicError::Unavailable(_))));
+    assert!(matches!(logic.heartbeat(held(7, "k1")).await, Err(LogicError::Unavailable(_))));
     twin.set_down(false);
-    logic.heartbeat(Mid(7), &key).await.unwrap();
+    logic.heartbeat(held(7, "k1")).await.unwrap();
 }
 
 /// A gRPC server in front of the twin, as logic's is.
@@ -163,9 +167,9 @@ impl logic_server::Logic for Served {
 
     async fn heartbeat(&self, request: Request<HeartbeatReq>) -> Result<Response<HeartbeatReply>, Status> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let HeartbeatReq { mid, key, server, incarnation } = request.into_inner();
+        let HeartbeatReq { mid, key, server, incarnation, connected_ms } = request.into_inner();
         assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
-        self.twin.heartbeat(Mid(mid), &key.into()).await.map_err(status)?;
+        self.twin.heartbeat(Held { mid: Mid(mid), key: key.into(), connected_ms }).await.map_err(status)?;
         Ok(Response::new(HeartbeatReply {}))
     }
 
@@ -293,13 +297,13 @@ async fn calls_take_turns_and_go_on_when_one_server_refuses_connections() {
     let addresses = [one.start(grpc::server()).await, two.start(grpc::server()).await];
     let logic = client(&addresses.join(", "));
     for _ in 0..10 {
-        logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
+        logic.heartbeat(held(1, "k")).await.unwrap();
     }
     assert_eq!(calls.map(|calls| calls.load(Ordering::Relaxed)), [5, 5]);
 
     let logic = client(&format!("{},{}", closed_port().await, addresses[0]));
     for _ in 0..10 {
-        logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
+        logic.heartbeat(held(1, "k")).await.unwrap();
     }
 }
 
@@ -309,13 +313,13 @@ async fn nobody_there_is_unavailable_and_coming_back_is_noticed() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let logic = client(&address);
-    let error = logic.heartbeat(Mid(1), &"k".into()).await.unwrap_err();
+    let error = logic.heartbeat(held(1, "k")).await.unwrap_err();
     assert!(matches!(error, LogicError::Unavailable(_)), "{error}");
     let listener = TcpListener::bind(&address).await.unwrap();
     let service = LogicServer::new(Served::default());
     tokio::spawn(grpc::server().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while logic.heartbeat(Mid(1), &"k".into()).await.is_err() {
+    while logic.heartbeat(held(1, "k")).await.is_err() {
         assert!(tokio::time::Instant::now() < deadline, "it does not connect again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -326,7 +330,7 @@ async fn a_server_that_does_not_answer_is_unavailable_within_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let logic = client(&listener.local_addr().unwrap().to_string());
     let begun = tokio::time::Instant::now();
-    let error = logic.heartbeat(Mid(1), &"k".into()).await.unwrap_err();
+    let error = logic.heartbeat(held(1, "k")).await.unwrap_err();
     assert!(matches!(error, LogicError::Unavailable(_)), "{error}");
     assert!(begun.elapsed() >= Duration::from_secs(2), "it was given its time");
 }
@@ -351,7 +355,7 @@ async fn a_server_that_says_goodbye_loses_no_call() {
         tokio::spawn(async move {
             let mut made = 0;
             while begun.elapsed() < Duration::from_millis(500) {
-                logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
+                logic.heartbeat(held(1, "k")).await.unwrap();
                 made += 1;
                 tokio::task::yield_now().await;
             }
@@ -370,8 +374,8 @@ async fn a_name_is_resolved_to_its_addresses() {
     let port = address.rsplit_once(':').unwrap().1;
     let logic = client(&format!("dns:localhost:{port}"));
     // `localhost` may be ::1 as well, where nobody listens: the other address is tried.
-    logic.heartbeat(Mid(1), &"k".into()).await.unwrap();
-    let error = client("dns:does-not-exist.invalid:1").heartbeat(Mid(1), &"k".into()).await.unwrap_err();
+    logic.heartbeat(held(1, "k")).await.unwrap();
+    let error = client("dns:does-not-exist.invalid:1").heartbeat(held(1, "k")).await.unwrap_err();
     assert!(matches!(&error, LogicError::Unavailable(_)), "{error}");
 }
 

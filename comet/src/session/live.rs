@@ -20,8 +20,8 @@ use crate::shard::{Registration, Shard};
 pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How long a client of a draining comet has to take what waits for it.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
-/// How many times a session's end is told to a logic that does not answer.
-const TRIES: u32 = 3;
+/// The longest pause between two tries to tell logic of a session's end.
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// One connection's task.
 pub(super) struct Session {
@@ -140,7 +140,7 @@ async fn flushed(channel: &Channel) {
 /// Refreshes a session at logic, now and, while logic is away, again and again.
 pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     channel.refresh.set(shard.tick_after(RETRY.min(channel.refresh_every.get())));
-    match shard.shared.logic.heartbeat(channel.mid, &channel.key).await {
+    match shard.shared.logic.heartbeat(channel.held()).await {
         Ok(()) => channel.refresh.set(shard.tick_after(channel.refresh_every.get())),
         Err(error) => {
             shard.shared.metrics.logic_error("heartbeat");
@@ -149,28 +149,72 @@ pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     }
 }
 
-/// Tells logic that a session ended. When the key is here again by then, its session is written once more.
+/// Tells logic that a session ended, again and again until its time to live has passed: nobody else ends it, and nobody is
+/// let in while logic does not answer, so no more of these wait than there were connections. When the key is here again by
+/// then, its session is written once more.
 pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     let _counted = shard.shared.departing();
-    for attempt in 1..=TRIES {
+    let turn = shard.turn(&key);
+    let until = tokio::time::Instant::now() + shard.session_ttl.get();
+    let mut pause = RETRY;
+    loop {
+        let mine = turn.lock().await;
+        if pause > RETRY && shard.bucket.get(&key).is_some() {
+            break;
+        }
         let answer = shard.shared.logic.disconnect(mid, &key).await;
         shard.departed.borrow_mut().insert(key.clone(), Instant::now());
+        drop(mine);
         match answer {
             Ok(_) => break,
             Err(error) => {
                 shard.shared.metrics.logic_error("disconnect");
-                tracing::debug!(%error, attempt, "end of a session not told");
+                tracing::debug!(%error, "end of a session not told");
             }
         }
-        if shard.bucket.get(&key).is_some() || attempt == TRIES {
+        if shard.bucket.get(&key).is_some() || tokio::time::Instant::now() >= until {
             break;
         }
-        tokio::time::sleep(RETRY).await;
-        if shard.bucket.get(&key).is_some() {
-            return;
-        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SELDOM);
     }
     if let Some(channel) = shard.bucket.get(&key) {
         refresh(shard, channel).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::{LocalSet, spawn_local};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::logic::memory::MemoryLogic;
+    use crate::logic::{Held, Logic};
+    use crate::session::GOIM_TTL;
+    use crate::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_left_is_told_of_however_long_logic_is_away_until_the_session_has_ended_by_itself() {
+        let alone = async {
+            let logic = Arc::new(MemoryLogic::default());
+            let shard = testing::shard(logic.clone());
+            logic.heartbeat(Held { mid: Mid(1), key: "k".into(), connected_ms: 5 }).await.unwrap();
+            logic.set_down(true);
+            let telling = spawn_local(depart(shard.clone(), Mid(1), "k".into()));
+            sleep(Duration::from_secs(600)).await;
+            assert!(!telling.is_finished());
+            logic.set_down(false);
+            telling.await.unwrap();
+            assert!(logic.sessions().is_empty());
+
+            logic.set_down(true);
+            let began = Instant::now();
+            depart(shard, Mid(1), "k".into()).await;
+            assert!((GOIM_TTL..GOIM_TTL + SELDOM).contains(&began.elapsed()), "{:?}", began.elapsed());
+        };
+        LocalSet::new().run_until(alone).await;
     }
 }

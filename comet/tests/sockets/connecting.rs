@@ -171,8 +171,8 @@ impl Logic for Slow {
     async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError> {
         self.0.disconnect(mid, key).await
     }
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
-        self.0.heartbeat(mid, key).await
+    async fn heartbeat(&self, held: Held) -> Result<(), LogicError> {
+        self.0.heartbeat(held).await
     }
     async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         self.0.renew_online(rooms, info).await

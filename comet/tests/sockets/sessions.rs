@@ -47,8 +47,8 @@ impl Logic for Odd {
         self.ends.acquire().await.unwrap().forget();
         self.memory.disconnect(mid, key).await
     }
-    async fn heartbeat(&self, mid: Mid, key: &Key) -> Result<(), LogicError> {
-        self.memory.heartbeat(mid, key).await
+    async fn heartbeat(&self, held: Held) -> Result<(), LogicError> {
+        self.memory.heartbeat(held).await
     }
     async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
         self.memory.renew_online(rooms, info).await
@@ -98,16 +98,22 @@ async fn a_panic_in_one_connections_task_ends_that_connection_alone_and_is_count
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disconnect_that_completes_late_does_not_take_the_new_session_with_it() {
+async fn who_comes_back_while_its_end_is_told_is_let_in_when_logic_knows_it_again() {
     let logic = Odd::new(0);
     let comet = Comet::start(&[], logic.clone()).await;
-    let old = Client::signed_in(&comet, false, r#"{"mid":1,"key":"k"}"#).await;
+    let token = r#"{"mid":1,"key":"k"}"#;
+    let old = Client::signed_in(&comet, false, token).await;
     drop(old);
     eventually("it is gone", || comet.metric("connections") == 0.0).await;
-    let mut new = Client::signed_in(&comet, true, r#"{"mid":1,"key":"k"}"#).await;
+    let mut new = Client::tcp(&comet).await;
+    new.send(&packet(7, 1, token)).await;
+    let connects = || logic.memory.said().iter().filter(|said| matches!(said, Said::Connect { .. })).count();
+    eventually("its session is made", || connects() == 2).await;
+    tokio::time::timeout(Duration::from_millis(300), new.packet()).await.expect_err("no reply yet");
     logic.ends.add_permits(1);
-    eventually("the session is asserted again", || beats(&logic.memory) == 1).await;
+    new.expect(&hex("00000010 0010 0001 00000008 00000001")).await;
     assert_eq!(disconnected(&logic.memory), ["k"]);
+    assert_eq!(beats(&logic.memory), 1, "the session is asserted again");
     assert_eq!(logic.memory.sessions(), [Key::from("k")]);
     new.got_nothing().await;
     comet.process.shutdown.begin();
@@ -137,7 +143,11 @@ async fn a_session_is_refreshed_every_third_of_its_time_to_live() {
     let _client = Client::signed_in(&comet, false, r#"{"mid":9,"key":"k","session_ttl_ms":1500}"#).await;
     eventually("four refreshes", || beats(&logic) == 4).await;
     assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
-    assert!(logic.said().contains(&Said::Heartbeat { mid: Mid(9), key: "k".into() }));
+    let is_whole = |said: &Said| match said {
+        Said::Heartbeat { held } => held.mid == Mid(9) && held.key.as_str() == "k" && held.connected_ms != 0,
+        _ => false,
+    };
+    assert!(logic.said().iter().any(is_whole));
     logic.set_down(true);
     eventually("one fails", || comet.metric("logic_errors_total{kind=\"heartbeat\"}") >= 2.0).await;
     logic.set_down(false);

@@ -30,8 +30,8 @@ pub struct JwtConfig {
     /// With --auth jwt: where the issuer publishes its JSON Web Key Set.
     #[arg(long, value_name = "URL", env = "IMCLUSTER_JWT_JWKS_URL", value_parser = web::url)]
     pub jwt_jwks_url: Option<Url>,
-    /// How often that is asked. A token with a kid that is not known has it asked at once, at most every 10 s.
-    #[arg(long, value_name = "DURATION", env = "IMCLUSTER_JWT_JWKS_REFRESH", value_parser = duration::parse, default_value = "10m")]
+    /// How often that is asked, at least 1s. A token with a kid that is not known has it asked at once, at most every 10 s.
+    #[arg(long, value_name = "DURATION", env = "IMCLUSTER_JWT_JWKS_REFRESH", value_parser = refresh, default_value = "10m")]
     pub jwt_jwks_refresh: Duration,
     /// Who tokens must be for: their aud names one of these. Without it a token that has an aud is refused.
     #[arg(long, value_name = "AUDIENCE,…", env = "IMCLUSTER_JWT_AUDIENCE", value_delimiter = ',')]
@@ -222,6 +222,15 @@ fn told(error: &jsonwebtoken::errors::Error) -> Denied {
         ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Denied::Algorithm,
         ErrorKind::InvalidSignature | ErrorKind::InvalidKeyFormat => Denied::Signature,
         _ => Denied::Malformed,
+    }
+}
+
+fn refresh(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        short if short < Duration::from_secs(1) => {
+            Err("expected at least 1s: the issuer is asked that often".to_owned())
+        }
+        refresh => Ok(refresh),
     }
 }
 

@@ -125,13 +125,18 @@ impl KeyRing {
     /// Newer keys than these, for a token whose `kid` is not among them.
     ///
     /// # Errors
-    /// When the URL did not answer the last time it was asked: the key may be there.
+    /// When the URL did not answer the last time it was asked, or may not be asked yet: the key may be there.
     pub async fn newer(&self, than: &Arc<Vec<Key>>) -> Result<Arc<Vec<Key>>, Away> {
         if let Origin::Url(published) = &self.shared.origin {
             let mut asked = published.asked.lock().await;
             let is_due = asked.for_kid.is_none_or(|when| when.elapsed() >= published.again);
             // Somebody else may have asked while we waited.
-            if is_due && Arc::ptr_eq(than, &self.keys()) {
+            if Arc::ptr_eq(than, &self.keys()) {
+                if !is_due {
+                    return Err(Away(
+                        "the keys that sign tokens were asked for just now, and will be again in a moment",
+                    ));
+                }
                 asked.for_kid = Some(Instant::now());
                 self.ask(published, &mut asked).await;
             }

@@ -197,12 +197,14 @@ impl Memory {
         if self.most == 0 {
             return;
         }
-        while self.order.len() >= self.most {
+        if self.answers.insert(name, (grant, until)).is_some() {
+            return;
+        }
+        self.order.push_back(name);
+        if self.order.len() > self.most {
             let oldest = self.order.pop_front().expect("it holds at least one");
             self.answers.remove(&oldest);
         }
-        self.order.push_back(name);
-        self.answers.insert(name, (grant, until));
     }
 }
 

@@ -109,6 +109,7 @@ fn jwt_needs_keys_and_keys_need_jwt() {
     assert!(check("--auth jwt --jwt-keys-file /nowhere").unwrap_err().contains("can be read"));
     let two = format!("--auth jwt --push-auth none --jwt-secret-file {0} --jwt-keys-file {0}", path.display());
     assert!(parse(&two).unwrap_err().contains("cannot be used with"));
+    assert!(parse("--auth jwt --push-auth none --jwt-jwks-refresh 0s").unwrap_err().contains("at least 1s"));
     assert!(parse("--auth jwt --push-auth none --jwt-leeway 1h").unwrap_err().contains("at most 5m"));
 }
 

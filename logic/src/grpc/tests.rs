@@ -121,8 +121,9 @@ fn a_store_or_queue_that_is_away_is_unavailable_so_that_a_comet_tries_again() {
 async fn disconnect_says_whether_the_key_was_there_and_heartbeat_brings_it_back() {
     let server = server().await;
     let mut logic = server.logic();
-    let session = HeartbeatReq { mid: 7, key: "phone".to_owned(), server: "h1".to_owned(), incarnation: 1 };
-    logic.heartbeat(session).await.unwrap();
+    let held =
+        HeartbeatReq { mid: 7, key: "phone".to_owned(), server: "h1".to_owned(), incarnation: 1, connected_ms: 5 };
+    logic.heartbeat(held).await.unwrap();
     assert_eq!(server.at("phone").await, Some("h1".into()));
     let session = DisconnectReq { mid: 7, key: "phone".to_owned(), server: "h1".to_owned(), incarnation: 1 };
     assert!(logic.disconnect(session.clone()).await.unwrap().into_inner().has);

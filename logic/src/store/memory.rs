@@ -13,7 +13,7 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 use tokio::time::Instant;
 
-use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreResult};
+use super::{Connected, Held, INFO_TTL, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreResult};
 
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -105,6 +105,12 @@ impl Tables {
         live.into_iter().map(|(key, device)| (key.clone(), device.server.clone())).collect()
     }
 
+    /// Whether the member has had the key's entry for longer than this connection.
+    fn is_older(&self, Held { session, since_ms }: &Held) -> bool {
+        let device = self.mids.get(&session.mid).and_then(|devices| devices.get(&session.key));
+        device.is_some_and(|device| device.since.0 < *since_ms)
+    }
+
     fn put(&mut self, session: &Session, since_ms: u64, ttl: Duration) {
         let Session { mid, key, server, incarnation } = session.clone();
         if incarnation != 0 {
@@ -167,20 +173,27 @@ impl SessionStore for MemoryStore {
         Ok(Connected { replaced, others })
     }
 
-    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
+    async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()> {
         let mut tables = self.tables()?;
-        match tables.keys.get_mut(&session.key).filter(|entry| entry.live().is_some()) {
-            Some(entry) => entry.until = Instant::now() + ttl,
-            None => tables.put(session, now_ms(), ttl),
+        let (session, now) = (&held.session, Instant::now());
+        let is_theirs = match tables.keys.get_mut(&session.key).filter(|entry| entry.live().is_some()) {
+            Some(entry) if entry.value == session.server => {
+                entry.until = now + ttl;
+                return Ok(());
+            }
+            Some(entry) => entry.until + SETTLED > now + ttl || !tables.is_older(held),
+            None => false,
+        };
+        if !is_theirs {
+            tables.put(session, if held.since_ms == 0 { now_ms() } else { held.since_ms }, ttl);
         }
         Ok(())
     }
 
     async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()> {
         let mut tables = self.tables()?;
-        for Held { session, since_ms } in held {
-            let since = tables.mids.get(&session.mid).and_then(|devices| devices.get(&session.key));
-            let is_older = since.is_some_and(|device| device.since.0 < *since_ms);
+        for held @ Held { session, since_ms } in held {
+            let is_older = tables.is_older(held);
             if tables.locate(&session.key).is_none_or(|server| *server == session.server || is_older) {
                 tables.put(session, *since_ms, ttl);
             }

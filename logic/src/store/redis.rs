@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::clients::{Client, Pipeline, Pool};
+use fred::clients::{Client, Pipeline, Pool, WithOptions};
 use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
+use fred::types::config::Options;
 use fred::types::{Expiration, FromValue, SetOptions, Value};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use prost::Message;
 use proto::log::now_ms;
 use proto::logic::CometInfo;
@@ -26,18 +27,29 @@ use proto::{Key, Mid, RoomId, ServerId};
 pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
 use keys::{COUNTS_DELETE_IF, DELETE_IF, FIELD_DELETE_IF, Keys, member};
 
-use super::{Connected, Held, INFO_TTL, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
+use super::{Connected, Held, INFO_TTL, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
 
 /// How many keys go into one command or pipeline.
 const CHUNK: usize = 1000;
-/// How often we ask Redis whether it is there.
-const PING: Duration = Duration::from_secs(2);
+/// How often we ask Redis over each connection whether it is there.
+const PING: Duration = Duration::from_secs(1);
+/// How many times in a row it may leave that unanswered over one that seems to be there, until that is made anew.
+const UNANSWERED: u32 = 2;
+
+/// A member's keys with their servers, and its keys by connect time.
+type MemberEntries = (HashMap<String, String>, Vec<String>);
+
+/// Commands that go together.
+type Queued = WithOptions<Pipeline<Client>>;
 
 /// Sessions and counts in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     pool: Pool,
     keys: Keys,
+    /// What is refused is not carried out later: nothing waits for a connection, or is written to a second one. The
+    /// client forgets a single command that nobody waits for any more, but not a pipeline.
+    options: Options,
     /// Where the epoch is kept.
     epochs: std::sync::Arc<[String]>,
     clustered: bool,
@@ -58,6 +70,7 @@ impl RedisStore {
         let keys = Keys::new(&config.prefix);
         let store = Self {
             pool,
+            options: Options { fail_fast: true, max_attempts: Some(config.attempts()), ..Options::default() },
             epochs: keys.epochs(config.cluster).into(),
             keys,
             clustered: config.cluster,
@@ -68,12 +81,25 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Asks again and again until the process ends.
+    /// Asks over every connection again and again until the process ends. The client itself takes a connection for dead
+    /// only when it has written nothing to it for a while.
     async fn watch(self, condition: runtime::Condition, shutdown: runtime::Shutdown) {
+        let clients = self.pool.clients();
+        let mut unanswered = vec![0; clients.len()];
         loop {
-            match self.ping().await {
-                Ok(()) => condition.up(),
-                Err(StoreError(why)) => condition.down(&why),
+            let answers = join_all(clients.iter().map(|client| client.ping::<String>(None))).await;
+            for ((client, unanswered), answer) in clients.iter().zip(&mut unanswered).zip(&answers) {
+                *unanswered = if answer.is_err() && client.is_connected() { *unanswered + 1 } else { 0 };
+                if *unanswered == UNANSWERED {
+                    *unanswered = 0;
+                    let client = client.clone();
+                    // Whether it is there again shows at the next ping.
+                    tokio::spawn(async move { client.force_reconnection().await });
+                }
+            }
+            match answers.into_iter().find_map(Result::err) {
+                None => condition.up(),
+                Some(error) => condition.down(&error.to_string()),
             }
             tokio::select! {
                 () = shutdown.begun() => return,
@@ -86,6 +112,10 @@ impl RedisStore {
         self.pool.next_connected()
     }
 
+    fn pipeline(&self) -> Queued {
+        self.client().pipeline().with_options(&self.options)
+    }
+
     fn ttl(&self, ttl: Duration) -> i64 {
         let seconds = ttl.as_secs().max(1);
         self.ttl.store(seconds, Ordering::Relaxed);
@@ -95,18 +125,22 @@ impl RedisStore {
     /// Registers key and incarnation first and the member's entry after it, so that whoever finds the member's entry
     /// finds the key. Returns the server the key was on. `options` may say: only if the key is nowhere.
     async fn put_key(&self, session: &Session, ttl: i64, options: Option<SetOptions>) -> StoreResult<Option<String>> {
-        let pipeline = self.client().pipeline();
+        let client = self.client().with_options(&self.options);
+        let pipeline = client.pipeline().with_options(&self.options);
         self.note(&pipeline, session, ttl).await?;
-        let server = session.server.as_str();
+        let (key, server) = (self.keys.key(&session.key), session.server.as_str());
         // Redis takes NX and GET together only since 7.0.
         let get = options.is_none();
-        queue(pipeline.set(self.keys.key(&session.key), server, Some(Expiration::EX(ttl)), options, get).await)?;
-        let mut answers: Vec<Value> = all(&pipeline).await?;
-        if get { convert(answers.pop().unwrap_or(Value::Null)) } else { Ok(None) }
+        // Beside the pipeline, on the same connection and after it: it makes the session, see `options`.
+        let made = client.set(key, server, Some(Expiration::EX(ttl)), options, get);
+        let (noted, before) = futures::join!(all::<Vec<Value>>(&pipeline), made);
+        noted?;
+        let before: Option<String> = before.map_err(failed)?;
+        Ok(before.filter(|_| get))
     }
 
     /// Adds the session to its incarnation's set.
-    async fn note(&self, pipeline: &Pipeline<Client>, session: &Session, ttl: i64) -> StoreResult<()> {
+    async fn note(&self, pipeline: &Queued, session: &Session, ttl: i64) -> StoreResult<()> {
         if session.incarnation != 0 {
             let set = self.keys.sessions(&session.server, session.incarnation);
             queue(pipeline.sadd(&set, member(session)).await)?;
@@ -116,13 +150,13 @@ impl RedisStore {
     }
 
     /// Registers the member's entry and returns what else the member has: key → server, and keys by connect time.
-    async fn put_mid(&self, session: &Session, ttl: i64) -> StoreResult<(HashMap<String, String>, Vec<String>)> {
+    async fn put_mid(&self, session: &Session, since_ms: u64, ttl: i64) -> StoreResult<MemberEntries> {
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let (key, server) = (session.key.as_str(), session.server.as_str());
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         queue(pipeline.hset(&mid, (key, server)).await)?;
         queue(pipeline.expire(&mid, ttl, None).await)?;
-        queue(pipeline.zadd(&devices, None, None, false, false, (now_ms() as f64, key)).await)?;
+        queue(pipeline.zadd(&devices, None, None, false, false, (since_ms as f64, key)).await)?;
         queue(pipeline.expire(&devices, ttl, None).await)?;
         queue(pipeline.hgetall(&mid).await)?;
         queue(pipeline.zrange(&devices, 0, -1, None, false, None, false).await)?;
@@ -180,7 +214,7 @@ impl SessionStore for RedisStore {
         if session.mid.is_anonymous() {
             return Ok(Connected { replaced, others: Vec::new() });
         }
-        let (mut entries, order) = self.put_mid(session, ttl).await?;
+        let (mut entries, order) = self.put_mid(session, now_ms(), ttl).await?;
         entries.remove(session.key.as_str());
         if entries.is_empty() {
             return Ok(Connected { replaced, others: Vec::new() });
@@ -193,33 +227,43 @@ impl SessionStore for RedisStore {
         Ok(Connected { replaced, others: self.weed(session.mid, entries).await? })
     }
 
-    async fn heartbeat(&self, session: &Session, ttl: Duration) -> StoreResult<()> {
-        let ttl = self.ttl(ttl);
+    async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()> {
+        let (ttl, session) = (self.ttl(ttl), &held.session);
         let key = self.keys.key(&session.key);
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         self.note(&pipeline, session, ttl).await?;
-        queue(pipeline.expire(&key, ttl, None).await)?;
+        queue(pipeline.ttl(&key).await)?;
         queue(pipeline.get(&key).await)?;
         let mut answers: Vec<Value> = all(&pipeline).await?;
         let server: Option<String> = convert(answers.pop().unwrap_or(Value::Null))?;
+        let left: i64 = convert(answers.pop().unwrap_or(Value::Null))?;
         match server {
             None => drop(self.put_key(session, ttl, Some(SetOptions::NX)).await?),
-            Some(server) if server == session.server.as_str() => {}
+            Some(server) if server == session.server.as_str() => {
+                let _: bool = self.client().expire(&key, ttl, None).await.map_err(failed)?;
+            }
             // It moved; whoever holds it now refreshes it.
-            Some(_) => return Ok(()),
+            Some(_) if left + SETTLED.as_secs() as i64 > ttl => return Ok(()),
+            Some(server) => {
+                let is_ours = self.is_older(held).await? && self.take_over(held, server, ttl).await?;
+                if !is_ours {
+                    return Ok(());
+                }
+            }
         }
         if session.mid.is_anonymous() {
             return Ok(());
         }
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         queue(pipeline.expire(&mid, ttl, None).await)?;
         queue(pipeline.expire(&devices, ttl, None).await)?;
         queue(pipeline.hgetall(&mid).await)?;
         let mut answers: Vec<Value> = all(&pipeline).await?;
         let mut entries: HashMap<String, String> = convert(answers.pop().unwrap_or(Value::Null))?;
         if entries.remove(session.key.as_str()).as_deref() != Some(session.server.as_str()) {
-            self.put_mid(session, ttl).await?;
+            let since_ms = if held.since_ms == 0 { now_ms() } else { held.since_ms };
+            self.put_mid(session, since_ms, ttl).await?;
         }
         if !entries.is_empty() {
             let entries = entries.into_iter().map(|(key, server)| (key.into(), server.into())).collect();
@@ -256,7 +300,7 @@ impl SessionStore for RedisStore {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(CHUNK) {
             let servers: Vec<Option<String>> = if self.clustered {
-                let pipeline = self.client().pipeline();
+                let pipeline = self.pipeline();
                 for key in chunk {
                     queue(pipeline.get(self.keys.key(key)).await)?;
                 }
@@ -273,7 +317,7 @@ impl SessionStore for RedisStore {
     async fn locate_mids(&self, mids: &[Mid]) -> StoreResult<Vec<(Key, ServerId)>> {
         let mut found = BTreeMap::new();
         for chunk in mids.chunks(CHUNK) {
-            let pipeline = self.client().pipeline();
+            let pipeline = self.pipeline();
             for mid in chunk {
                 queue(pipeline.hgetall(self.keys.mid(*mid)).await)?;
             }
@@ -294,7 +338,7 @@ impl SessionStore for RedisStore {
     ) -> StoreResult<()> {
         let key = self.keys.online(server);
         let (full, empty) = shards::split(server, rooms, now_ms() as i64 / 1000);
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         if !full.is_empty() {
             queue(pipeline.hset(&key, full).await)?;
             queue(pipeline.expire(&key, self.ttl(ttl), None).await)?;
@@ -333,7 +377,7 @@ impl SessionStore for RedisStore {
         if servers.is_empty() {
             return Ok(Vec::new());
         }
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         for server in &servers {
             queue(pipeline.get(self.keys.info(server)).await)?;
         }
@@ -370,7 +414,7 @@ fn queue(queued: Result<Value, fred::error::Error>) -> StoreResult<()> {
     queued.map(drop).map_err(failed)
 }
 
-async fn all<T: FromValue>(pipeline: &Pipeline<Client>) -> StoreResult<T> {
+async fn all<T: FromValue>(pipeline: &Queued) -> StoreResult<T> {
     pipeline.all().await.map_err(failed)
 }
 

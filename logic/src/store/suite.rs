@@ -30,6 +30,8 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     suite.the_others_of_a_member_come_oldest_first().await;
     suite.a_heartbeat_brings_a_lost_session_back().await;
     suite.a_heartbeat_does_not_take_a_key_back_from_its_new_server().await;
+    suite.a_heartbeat_takes_a_key_back_from_a_session_that_was_made_before_it().await;
+    suite.a_heartbeat_does_not_keep_another_servers_entry_alive().await;
     suite.a_session_expires_unless_refreshed().await;
     suite.a_dead_device_goes_while_another_of_the_member_lives().await;
     suite.counts_are_what_the_server_last_said().await;
@@ -76,6 +78,10 @@ impl Suite {
 
     async fn connect(&self, session: &Session) -> Connected {
         self.store.connect(session, LONG).await.unwrap()
+    }
+
+    async fn beat(&self, session: &Session, since_ms: u64) {
+        self.store.heartbeat(&Held { session: session.clone(), since_ms }, LONG).await.unwrap();
     }
 
     async fn at(&self, session: &Session) -> Option<ServerId> {
@@ -168,7 +174,7 @@ impl Suite {
 
     async fn a_heartbeat_brings_a_lost_session_back(&self) {
         let session = self.session(6, "k6", "s1");
-        self.store.heartbeat(&session, LONG).await.unwrap();
+        self.beat(&session, 0).await;
         assert_eq!(self.at(&session).await, Some(session.server.clone()));
         assert_eq!(self.of(session.mid).await, [(session.key.clone(), session.server.clone())]);
     }
@@ -177,9 +183,36 @@ impl Suite {
         let (old, new) = (self.session(7, "k7", "s1"), self.session(7, "k7", "s2"));
         self.connect(&old).await;
         self.connect(&new).await;
-        self.store.heartbeat(&old, LONG).await.unwrap();
+        self.beat(&old, 0).await;
         assert_eq!(self.at(&new).await, Some(new.server.clone()));
         assert_eq!(self.of(new.mid).await, [(new.key.clone(), new.server.clone())]);
+    }
+
+    /// A refused move that was carried out all the same: nobody holds that connection.
+    async fn a_heartbeat_takes_a_key_back_from_a_session_that_was_made_before_it(&self) {
+        let (ghost, live) = (self.session(11, "k11", "ghost"), self.session(11, "k11", "live"));
+        let later = proto::log::now_ms() + 60_000;
+        self.connect(&ghost).await;
+        self.beat(&live, later).await;
+        assert_eq!(self.at(&live).await, Some(ghost.server.clone()), "it may just be coming in");
+        // One that has been there for so long that it has this much left.
+        self.store.connect(&ghost, LONG / 2).await.unwrap();
+        self.beat(&live, 1000).await;
+        assert_eq!(self.at(&live).await, Some(ghost.server.clone()), "it is the later one");
+        self.beat(&live, later).await;
+        assert_eq!(self.at(&live).await, Some(live.server.clone()));
+        assert_eq!(self.of(live.mid).await, [(live.key.clone(), live.server.clone())]);
+        self.store.connect(&self.session(0, "nobodys", "ghost"), LONG / 2).await.unwrap();
+        let nobodys = self.session(0, "nobodys", "live");
+        self.beat(&nobodys, later).await;
+        assert_eq!(self.at(&nobodys).await, Some(ghost.server), "nobody knows since when");
+    }
+
+    async fn a_heartbeat_does_not_keep_another_servers_entry_alive(&self) {
+        let (here, there) = (self.session(12, "k12", "here"), self.session(12, "k12", "there"));
+        self.store.connect(&here, SHORT).await.unwrap();
+        self.beat(&there, 0).await;
+        self.gone(&here).await;
     }
 
     async fn a_session_expires_unless_refreshed(&self) {
@@ -187,7 +220,7 @@ impl Suite {
         for session in [&lost, &kept] {
             self.store.connect(session, SHORT).await.unwrap();
         }
-        self.store.heartbeat(&kept, LONG).await.unwrap();
+        self.beat(&kept, 0).await;
         self.gone(&lost).await;
         // The member's entry was written after the key, so it may live a moment longer.
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -205,7 +238,7 @@ impl Suite {
         self.store.connect(&dead, SHORT).await.unwrap();
         self.connect(&alive).await;
         self.gone(&dead).await;
-        self.store.heartbeat(&alive, LONG).await.unwrap();
+        self.beat(&alive, 0).await;
         assert_eq!(self.of(alive.mid).await, [(alive.key.clone(), alive.server.clone())]);
         assert_eq!(self.connect(&self.session(10, "next", "s1")).await.others.len(), 1);
     }

@@ -123,6 +123,16 @@ async fn no_more_answers_are_remembered_than_asked_for() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_twice_takes_one_place() {
+    let mut memory = Memory { most: 2, ..Memory::default() };
+    let until = Instant::now() + LONG;
+    for name in [1, 2, 2, 2] {
+        memory.keep([name; 32], Grant { mid: Mid(name.into()), ..Grant::default() }, until);
+    }
+    assert_eq!([1, 2].map(|name| memory.find(&[name; 32]).map(|grant| grant.mid)), [Some(Mid(1)), Some(Mid(2))]);
+}
+
+#[tokio::test]
 async fn a_refusal_is_a_refusal_and_everything_else_a_reason_to_try_again() {
     let (backend, url) = Backend::start().await;
     let webhook = webhook(url, 8, LONG);

@@ -210,12 +210,15 @@ impl RedisConfig {
             .with_connection_config(|connection| {
                 connection.connection_timeout = self.dial_timeout;
                 connection.internal_command_timeout = self.timeout;
-                connection.max_command_attempts = 2;
+                connection.max_command_attempts = self.attempts();
                 // While Redis is away, what was asked in vain stays in this buffer; a full one refuses at once.
                 connection.max_command_buffer_len = WAITING;
                 connection.auto_client_setname = false;
                 connection.reconnect_on_auth_error = true;
-                // A connection that answers nothing for this long is made anew: its host may be gone without a word.
+                // A connection that answers nothing for this long is made anew: its host may be gone without a word. The
+                // kernel sees that also while somebody writes to it, but not when only the process is frozen: the store
+                // asks over each, see `watch`.
+                connection.tcp.user_timeout = Some(self.timeout * 3);
                 connection.unresponsive =
                     UnresponsiveConfig { max_timeout: Some(self.timeout * 3), interval: Duration::from_secs(1) };
                 connection.reconnect_errors = vec![
@@ -233,6 +236,12 @@ impl RedisConfig {
                 value: self.addr.join(","),
                 expected: format!("a Redis that can be connected to: {error}"),
             })
+    }
+
+    /// How often a command is written: again only to the Cluster node that it is sent on to. What Redis did not answer it
+    /// may have carried out, and would then say that the key was here before.
+    pub(super) fn attempts(&self) -> u32 {
+        if self.cluster { 2 } else { 1 }
     }
 
     fn server(&self) -> Result<ServerConfig, RedisConfigError> {

@@ -10,7 +10,7 @@ use proto::{Mid, ServerId};
 
 use super::keys::{RENEWAL_DELETE_IF, member};
 use super::{RedisStore, failed};
-use crate::store::{Session, SessionStore, StoreResult};
+use crate::store::{Held, Session, SessionStore, StoreResult};
 
 /// How many sessions a purge takes at once, and how long it rests in between.
 const PURGE_BATCH: usize = 500;
@@ -18,9 +18,6 @@ const PURGE_REST: Duration = Duration::from_millis(20);
 
 impl RedisStore {
     pub(super) async fn purge(&self, server: &ServerId, incarnation: u64) -> StoreResult<u64> {
-        let seen = self.servers().await?;
-        let others = seen.iter().filter(|seen| &seen.server == server && seen.incarnation != incarnation);
-        let later: Vec<String> = others.map(|seen| self.keys.sessions(server, seen.incarnation)).collect();
         let set = self.keys.sessions(server, incarnation);
         let name = format!("{server}/{incarnation}");
         let renewed = self.renewal(&name).await?;
@@ -31,7 +28,7 @@ impl RedisStore {
             if members.is_empty() {
                 break;
             }
-            let count = self.purge_batch(server, &later, &members).await?;
+            let count = self.purge_batch(server, incarnation, &members).await?;
             if self.renewal(&name).await? != renewed {
                 // It was only silent, and registers what it holds. These it may have registered just before they went.
                 tracing::warn!(%server, incarnation, "a comet that was taken for dead is back, its purge ends");
@@ -56,10 +53,13 @@ impl RedisStore {
         self.client().zscore(self.keys.comets(), name).await.map_err(failed)
     }
 
-    /// Which of these members of an incarnation's set are also in a later one's.
-    async fn again(&self, later: &[String], members: &[String]) -> StoreResult<HashSet<String>> {
+    /// Which of these members of an incarnation's set are also in a later one's. That may have renewed for the first time
+    /// just now.
+    async fn again(&self, server: &ServerId, incarnation: u64, members: &[String]) -> StoreResult<HashSet<String>> {
         let mut again = HashSet::new();
-        for set in later {
+        let seen = self.servers().await?;
+        for later in seen.iter().filter(|seen| &seen.server == server && seen.incarnation != incarnation) {
+            let set = self.keys.sessions(server, later.incarnation);
             let found: Vec<bool> = self.client().smismember(set, members.to_vec()).await.map_err(failed)?;
             again.extend(members.iter().zip(found).filter(|(_, found)| *found).map(|(member, _)| member.clone()));
         }
@@ -67,8 +67,8 @@ impl RedisStore {
     }
 
     /// Removes these sessions if they still name the server. Returns how many keys were removed.
-    async fn purge_batch(&self, server: &ServerId, later: &[String], all: &[String]) -> StoreResult<u64> {
-        let spared = self.again(later, all).await?;
+    async fn purge_batch(&self, server: &ServerId, incarnation: u64, all: &[String]) -> StoreResult<u64> {
+        let spared = self.again(server, incarnation, all).await?;
         let gone: Vec<&String> = all.iter().filter(|member| !spared.contains(*member)).collect();
         let sessions: Vec<Session> = gone.iter().filter_map(|member| session(member, server)).collect();
         if sessions.is_empty() {
@@ -78,7 +78,7 @@ impl RedisStore {
         let members = sessions.iter().zip(&answers).filter(|(session, _)| !session.mid.is_anonymous());
         try_join_all(members.map(|(session, answer)| self.forget_member(session, *answer))).await?;
         // Whoever came back between the look and the deletion is in a later set by now: put it back.
-        let returned = self.again(later, all).await?;
+        let returned = self.again(server, incarnation, all).await?;
         let is_back = |session: &Session| {
             let member = member(session);
             returned.contains(&member) && !spared.contains(&member)
@@ -92,7 +92,7 @@ impl RedisStore {
     async fn put_back(&self, sessions: impl Iterator<Item = Session>) -> StoreResult<()> {
         let ttl = Duration::from_secs(self.ttl.load(Ordering::Relaxed));
         for session in sessions {
-            self.heartbeat(&session, ttl).await?;
+            self.heartbeat(&Held { session, since_ms: 0 }, ttl).await?;
         }
         Ok(())
     }

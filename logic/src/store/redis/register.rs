@@ -21,7 +21,7 @@ enum Step {
 impl RedisStore {
     pub(super) async fn register_again(&self, held: &[Held], ttl: i64) -> StoreResult<()> {
         let steps = self.look(held, ttl).await?;
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let mut settled = Vec::new();
         let mut moved = Vec::new();
         for (held, step) in held.iter().zip(steps) {
@@ -50,17 +50,28 @@ impl RedisStore {
             .collect();
         // Rare: a pipeline takes no scripts.
         for (held, from) in moved {
-            let (key, with) =
-                (self.keys.key(&held.session.key), [from, held.session.server.to_string(), ttl.to_string()]);
-            let taken: i64 = self.client().eval(TAKE_OVER, key, with.to_vec()).await.map_err(failed)?;
-            ours.extend((taken == 1).then_some(held));
+            ours.extend(self.take_over(held, from, ttl).await?.then_some(held));
         }
         self.note_devices(ours.into_iter().filter(|held| !held.session.mid.is_anonymous()), ttl).await
     }
 
+    /// Has the key name this server if it still names that one.
+    pub(super) async fn take_over(&self, held: &Held, from: String, ttl: i64) -> StoreResult<bool> {
+        let (key, with) = (self.keys.key(&held.session.key), [from, held.session.server.to_string(), ttl.to_string()]);
+        let taken: i64 = self.client().eval(TAKE_OVER, key, with.to_vec()).await.map_err(failed)?;
+        Ok(taken == 1)
+    }
+
+    /// Whether the member has had the key's entry for longer than this connection.
+    pub(super) async fn is_older(&self, Held { session, since_ms }: &Held) -> StoreResult<bool> {
+        let devices = self.keys.devices(session.mid);
+        let since: Option<f64> = self.client().zscore(devices, session.key.as_str()).await.map_err(failed)?;
+        Ok(since.is_some_and(|since| since < *since_ms as f64))
+    }
+
     /// Adds the sessions to their incarnation's set and looks where their keys are.
     async fn look(&self, held: &[Held], ttl: i64) -> StoreResult<Vec<Step>> {
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let Some(Held { session: first, .. }) = held.first() else {
             return Ok(Vec::new());
         };
@@ -90,7 +101,7 @@ impl RedisStore {
     }
 
     async fn note_devices(&self, held: impl Iterator<Item = &Held>, ttl: i64) -> StoreResult<()> {
-        let pipeline = self.client().pipeline();
+        let pipeline = self.pipeline();
         let mut any = false;
         for Held { session, since_ms } in held {
             let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
