@@ -1,6 +1,8 @@
 //! From the queue to the comets: decodes each record, notes in the ledger who is owed it, hands it to their queues,
 //! and commits what everybody has answered.
 
+mod copies;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use proto::log::{Record, now_ms};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::copies::Copies;
 use crate::consumer::{Assignment, Event, Revocation, Source};
 use crate::fleet::{Fleet, View};
 use crate::ledger::Ledger;
@@ -57,6 +60,7 @@ struct Ours {
     /// Records beyond the ledger's window; while there are any the partition is paused.
     held: VecDeque<Record>,
     committed: u64,
+    copies: Copies,
 }
 
 impl Dispatcher {
@@ -179,7 +183,8 @@ impl Dispatcher {
             fenced: false.into(),
         });
         self.fleet.assign(&partition);
-        self.ours.insert(number, Ours { partition, held: VecDeque::new(), committed: start });
+        self.ours
+            .insert(number, Ours { partition, held: VecDeque::new(), committed: start, copies: Copies::default() });
     }
 
     /// Finishes what these partitions owe, for a short while, and gives them up.
@@ -261,7 +266,7 @@ impl Dispatcher {
     }
 
     /// Owes a record to the comets it is for.
-    fn deliver(&self, partition: &Arc<Partition>, record: &Record, view: &View, now: Instant, now_ms: u64) {
+    fn deliver(&mut self, partition: &Arc<Partition>, record: &Record, view: &View, now: Instant, now_ms: u64) {
         let owe = |comets: usize| partition.ledger.lock().open(record.offset, comets as u32);
         let push = match Push::decode(record, partition.epoch, now) {
             Ok(push) => push,
@@ -280,6 +285,12 @@ impl Dispatcher {
         }
         if push.expires_ms != 0 && push.expires_ms <= now_ms {
             self.metrics.drop_records("expired", 1);
+            owe(0);
+            return;
+        }
+        let ours = self.ours.get_mut(&partition.number).filter(|_| push.has_name);
+        if ours.is_some_and(|ours| ours.copies.is_one(&record.value)) {
+            self.metrics.drop_records("copy", 1);
             owe(0);
             return;
         }
