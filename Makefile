@@ -1,6 +1,7 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image bundle soak chaos cluster-up cluster-shell cluster-down
-BIN = "$${CARGO_TARGET_DIR:-target}/release"
+.PHONY: help run run-real check test bench image bundle soak chaos cluster-up cluster-images cluster-shell cluster-down
+TARGET = "$${CARGO_TARGET_DIR:-target}"
+BIN = $(TARGET)/release
 LANES = $(filter-out lanes, $(basename $(notdir $(wildcard e2e/tests/*.rs))))
 IMAGE ?= imcluster:0.1.0
 MINUTES ?= 10
@@ -26,7 +27,7 @@ bench: ## the figures of the README, measured here
 	cargo build --release -p imcluster -p e2e --bins && $(BIN)/imcluster bench suite
 
 image: ## the container image as an OCI archive, made without Docker: IMAGE=imcluster:0.1.0
-	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out "$${CARGO_TARGET_DIR:-target}/imcluster.tar"
+	cargo build --release -p imcluster -p e2e --bins && $(BIN)/image imcluster --name $(IMAGE) --out $(TARGET)/imcluster.tar
 
 bundle: ## deploy/imcluster.yaml, from the charts with helm
 	deploy/bundle
@@ -40,6 +41,11 @@ chaos: ## everything is killed, frozen and clogged: MINUTES=60 SEED=7
 
 cluster-up: ## a real Kubernetes with two nodes, as root; images of IMCLUSTER_IMAGES=folder are on both
 	e2e/cluster/cluster up
+
+cluster-images: image ## onto both of its nodes: this tree's as imcluster:0.1.0, and what kafka.dev and redis.dev run
+	$(BIN)/image kafka --name apache/kafka:4.1.1 --out $(TARGET)/kafka.tar
+	$(BIN)/image redis --name redis:7 --out $(TARGET)/redis.tar
+	e2e/cluster/cluster load $(TARGET)/imcluster.tar $(TARGET)/kafka.tar $(TARGET)/redis.tar
 
 cluster-shell: ## a shell where kubectl and helm reach it
 	@e2e/cluster/cluster shell

@@ -1,6 +1,7 @@
 //! From the queue to the comets: decodes each record, notes in the ledger who is owed it, hands it to their queues,
 //! and commits what everybody has answered.
 
+mod copies;
 mod ours;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -12,6 +13,7 @@ use proto::log::{Record, now_ms};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::copies::Copies;
 use self::ours::Ours;
 use crate::consumer::{Assignment, Event, Revocation, Source};
 use crate::fleet::{Fleet, View};
@@ -188,7 +190,8 @@ impl Dispatcher {
             fenced: false.into(),
         });
         self.fleet.assign(&partition);
-        self.ours.insert(number, Ours { partition, held: VecDeque::new(), committed: start });
+        let (held, copies) = (VecDeque::new(), Copies::default());
+        self.ours.insert(number, Ours { partition, held, committed: start, copies });
         self.resume(number);
     }
 
@@ -289,7 +292,7 @@ impl Dispatcher {
     }
 
     /// Owes a record to the comets it is for.
-    fn deliver(&self, partition: &Arc<Partition>, record: &Record, view: &Arc<View>, now: Instant, now_ms: u64) {
+    fn deliver(&mut self, partition: &Arc<Partition>, record: &Record, view: &Arc<View>, now: Instant, now_ms: u64) {
         let owe = |comets: usize| partition.ledger.lock().open(record.offset, comets as u32);
         let push = match Push::decode(record, partition.epoch, now) {
             Ok(push) => push,
@@ -308,6 +311,12 @@ impl Dispatcher {
         }
         if push.expires_ms != 0 && push.expires_ms <= now_ms {
             self.metrics.drop_records("expired", 1);
+            owe(0);
+            return;
+        }
+        let ours = self.ours.get_mut(&partition.number).filter(|_| push.has_name);
+        if ours.is_some_and(|ours| ours.copies.is_one(&record.value)) {
+            self.metrics.drop_records("copy", 1);
             owe(0);
             return;
         }

@@ -99,6 +99,8 @@ pub struct Push {
     pub packet: Bytes,
     /// Its place in the queue.
     pub id: Id,
+    /// It carries the id that logic gave it: no other record is the same to the byte.
+    pub has_name: bool,
     /// Not worth delivering after this, Unix milliseconds; 0 = always.
     pub expires_ms: u64,
     /// When job had it.
@@ -136,6 +138,7 @@ impl Push {
                 created_ms: message.created_ms,
                 on_full: message.on_full,
             },
+            has_name: !message.id.is_empty(),
             expires_ms: message.expires_ms,
             taken,
             trace: trace(record),

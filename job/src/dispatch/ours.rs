@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proto::log::Record;
 
+use super::copies::Copies;
 use crate::fleet::Fleet;
 use crate::push::Partition;
 
@@ -14,6 +15,7 @@ pub(super) struct Ours {
     /// Records beyond the ledger's window; while there are any the partition is paused.
     pub(super) held: VecDeque<Record>,
     pub(super) committed: u64,
+    pub(super) copies: Copies,
 }
 
 impl Ours {
@@ -27,8 +29,8 @@ impl Ours {
         self.partition.is_fenced() || settled.is_some_and(is_known)
     }
 
-    /// What may be committed: what every comet has answered and was told of. Who commits what a comet does not know of cannot tell later
-    /// whether that comet was let go.
+    /// What may be committed: what every comet has answered and was told of. Who commits what a comet does not know of
+    /// cannot tell later whether that comet was let go.
     pub(super) fn to_commit(&self, fleet: &Fleet) -> Option<(u32, u64)> {
         let floor = self.partition.ledger.lock().committed();
         let known = fleet.knows(self.partition.number).unwrap_or(floor);
@@ -36,6 +38,7 @@ impl Ours {
         let offset = floor.min(known).max(self.committed);
         (!self.partition.is_fenced()).then_some((self.partition.number, offset))
     }
+
     /// As [`Self::to_commit`], when it is news or all is to be committed once more. A commit never goes back.
     pub(super) fn to_commit_now(&self, fleet: &Fleet, again: bool) -> Option<(u32, u64)> {
         self.to_commit(fleet).filter(|(_, offset)| again || *offset != self.committed)

@@ -46,6 +46,20 @@ async fn a_comet_that_takes_no_clients_is_served_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_the_queue_holds_twice_is_delivered_once_and_goims_look_alikes_as_often_as_they_come() {
+    let comet = MemoryComet::new("a");
+    let rig = Rig::start(&[("h:1", &comet)]).await;
+    let (named, goims) = (PushMsg { id: vec![7; 16].into(), ..broadcast(0, "named") }, broadcast(0, "goims"));
+    for message in [&named, &goims, &named, &goims] {
+        rig.append(message);
+    }
+    rig.append(&PushMsg { id: vec![8; 16].into(), ..named });
+    rig.until_committed(5).await;
+    assert_eq!(bodies(&comet), ["named", "goims", "goims", "named"]);
+    assert_eq!(rig.count("imcluster_job_dropped_total{reason=\"copy\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_status_says_how_many_records_are_not_committed() {
     let comet = MemoryComet::new("a");
     let rig = Rig::start(&[("h:1", &comet)]).await;

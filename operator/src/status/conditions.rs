@@ -277,7 +277,8 @@ fn dependencies(facts: &Facts<'_>) -> Verdict {
             };
             let text = format!("{}: {name}: {error}", pod.name);
             let age = facts.now.as_second() - pod.created.as_second();
-            if !pod.is_ready() && age < KNOWN_CAUSE && !matches!(reason, "KafkaAuthFailed" | "RedisAuthFailed") {
+            // A pod can be ready already when its last report is from before.
+            if age < KNOWN_CAUSE && !matches!(reason, "KafkaAuthFailed" | "RedisAuthFailed") {
                 waiting = Some(text);
                 continue;
             }
