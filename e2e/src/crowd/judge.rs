@@ -2,10 +2,11 @@
 //!
 //! In plain words. A push is sent at one moment and answered at a later one; at some moment between the two, or a little
 //! after, it goes out to its receivers. A client that was out then cannot have it, and nobody kept it for him. So a push
-//! that did not arrive is *excused* for a client if the time from when it was sent until it was answered, plus
-//! `on_its_way`, touches one of the client's own gaps: from the moment it saw its connection closed until it was
-//! authenticated again. Otherwise it is *lost*. `on_its_way` is the longest time that any delivery of this very run took
-//! from being sent, and at most 2 s.
+//! that did not arrive is *excused* for a client if the time from when it was sent until it may come touches one of the
+//! client's own gaps: from the moment it saw its connection closed until it was authenticated again. Otherwise it is
+//! *lost*. It may come for as long as the slowest delivery of what was sent within a second of it took, and in any case
+//! until it was answered; and then for `on_its_way` more: the longest time that any delivery of this very run took from
+//! being sent, and at most 2 s. So a machine that brings everything late does not make losses of what was on its way.
 //!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet

@@ -23,7 +23,7 @@ pub struct Report {
     pub strays: u64,
     /// The first few losses.
     pub losses: Vec<Loss>,
-    /// How long a push was given to arrive, when it was judged whether it met a gap.
+    /// How much longer than the slowest of its time a push was given, when it was judged whether it met a gap.
     pub on_its_way: Duration,
     /// When every client had been in once: what losses are timed from.
     pub began: Duration,
@@ -142,7 +142,8 @@ impl fmt::Display for Report {
             }
         }
         write!(f, "\n\nlatency counts from when a push was due; ")?;
-        writeln!(f, "it was taken to be on its way for {:.0?} at most; {} strays", self.on_its_way, self.strays)?;
+        let on_its_way = self.on_its_way;
+        writeln!(f, "a push may come {on_its_way:.0?} after the slowest of its time; {} strays", self.strays)?;
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "{count:>8} × {reason}"))?;
         self.losses.iter().try_for_each(|loss| self.show(loss, f))?;
         match self.faults.len() {

@@ -9,7 +9,7 @@ use crate::bench::push::Pushed;
 use crate::checker::Latency;
 use crate::crowd::{Arrival, Gap, Life, Record};
 
-/// What `on_its_way` is at most.
+/// What is added to the way of a push is at most this.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How many losses are kept to be shown; all are counted.
 const SHOWN: usize = 20;
@@ -81,7 +81,7 @@ pub(super) fn judge(record: &Record, begins: &[Duration]) -> Deliveries {
     let mut judging = Judging {
         ended: record.ended,
         begins,
-        on_its_way: on_its_way(&record.lives, &streams),
+        way: Way::of(&record.lives, &streams),
         counts: vec![Count::new(); begins.len()],
         losses: Vec::new(),
     };
@@ -102,24 +102,43 @@ pub(super) fn judge(record: &Record, begins: &[Duration]) -> Deliveries {
         total,
         losses: judging.losses,
         strays: record.lives.iter().map(|life| strays(life, &streams)).sum(),
-        on_its_way: judging.on_its_way,
+        on_its_way: judging.way.longest,
     }
 }
 
-/// The longest time from sent to arrived.
-fn on_its_way(lives: &[Life], streams: &Streams) -> Duration {
-    let mut longest = Duration::ZERO;
-    for (stream, arrivals) in lives.iter().flat_map(|life| &life.seen) {
-        let Some(pushes) = streams.get(stream) else {
-            continue;
-        };
-        for arrival in arrivals {
-            if let Some(push) = find(pushes, arrival.number).map(|at| &pushes[at]).filter(|push| push.accepted) {
-                longest = longest.max(arrival.time(push.due).saturating_sub(push.sent));
+/// How long pushes are on their way from sent to arrived.
+struct Way {
+    /// The longest of all, and at most [`ON_ITS_WAY`].
+    longest: Duration,
+    /// The longest of those that were sent in each second.
+    in_second: HashMap<u64, Duration>,
+}
+
+impl Way {
+    fn of(lives: &[Life], streams: &Streams) -> Self {
+        let mut in_second = HashMap::<u64, Duration>::new();
+        for (stream, arrivals) in lives.iter().flat_map(|life| &life.seen) {
+            let Some(pushes) = streams.get(stream) else {
+                continue;
+            };
+            for arrival in arrivals {
+                if let Some(push) = find(pushes, arrival.number).map(|at| &pushes[at]).filter(|push| push.accepted) {
+                    let took = arrival.time(push.due).saturating_sub(push.sent);
+                    let longest = in_second.entry(push.sent.as_secs()).or_default();
+                    *longest = took.max(*longest);
+                }
             }
         }
+        let longest = in_second.values().max().copied().unwrap_or_default().min(ON_ITS_WAY);
+        Self { longest, in_second }
     }
-    longest.min(ON_ITS_WAY)
+
+    /// Until when a push may come.
+    fn until(&self, push: &Pushed) -> Duration {
+        let second = push.sent.as_secs();
+        let around = (second.saturating_sub(1)..=second + 1).filter_map(|second| self.in_second.get(&second)).max();
+        push.answered.max(push.sent + around.copied().unwrap_or_default()) + self.longest
+    }
 }
 
 fn strays(life: &Life, streams: &Streams) -> u64 {
@@ -138,7 +157,7 @@ fn find(pushes: &[Pushed], number: u32) -> Option<usize> {
 struct Judging<'a> {
     ended: Duration,
     begins: &'a [Duration],
-    on_its_way: Duration,
+    way: Way,
     counts: Vec<Count>,
     losses: Vec<Loss>,
 }
@@ -158,8 +177,7 @@ impl Judging<'_> {
         let Some(first) = life.stays.first() else {
             return;
         };
-        let (gaps, way) = (life.gaps(), self.on_its_way);
-        let excused = |push: &Pushed| meets(&gaps, push.sent, push.answered + way);
+        let gaps = life.gaps();
         let mut arrived: Vec<Option<(u32, usize)>> = vec![None; pushes.len()];
         let (mut highest, mut highest_here) = (None, (0, None));
         for arrival in life.seen.get(&stream).into_iter().flatten() {
@@ -187,6 +205,7 @@ impl Judging<'_> {
             if !push.accepted || !in_time.contains(&push.sent) {
                 continue;
             }
+            let excused = arrived.is_none() && meets(&gaps, push.sent, self.way.until(push));
             let count = self.phase(push);
             count.pushes.expected += 1;
             match arrived {
@@ -194,7 +213,7 @@ impl Judging<'_> {
                     count.pushes.delivered += 1;
                     count.latency.saturating_record(micros.into());
                 }
-                None if excused(push) => count.pushes.excused += 1,
+                None if excused => count.pushes.excused += 1,
                 None => {
                     count.pushes.lost += 1;
                     if self.losses.len() < SHOWN {
