@@ -6,8 +6,8 @@
 //! the client's own gaps: from the moment it saw its connection closed until it was authenticated again. Otherwise it is
 //! *lost*. It could have come until the last other client of the same server had it, and 2 s more; when no other was to
 //! have it there, for as long after its answer as the slowest push of the ten seconds before and after took; and when
-//! nothing at all of that second came to anybody there, for `on_its_way`, which is the most in any case. A gap excuses
-//! nothing that was overtaken on the connection before it, as order is kept.
+//! nothing at all of that second came to anybody there, for `on_its_way`. A gap excuses nothing that was overtaken on the
+//! connection before it, as order is kept.
 //!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
@@ -39,7 +39,7 @@ pub struct Limits {
     pub closes_each: usize,
     /// How long a client may be out after it was closed.
     pub gap: Duration,
-    /// How long after its answer a push may come at most.
+    /// How long after its answer a push may come when nothing of its time shows how long that took.
     pub on_its_way: Duration,
 }
 

@@ -13,7 +13,7 @@ use crate::client::{Client, Dial, Received, Target};
 use crate::os;
 
 /// How long a client waits for a connection and the answer to its auth packet.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// A client that is out waits a random time up to this, and up to twice as long after each further refusal.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What the limit of the pause grows to.
@@ -38,7 +38,7 @@ async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life
         let (server, client) = loop {
             let (server, target) = targets.next().expect("a plan has targets, and they begin again");
             let entered = timeout(PATIENCE, enter(target, &shared.plan.dial, token)).await;
-            match entered.context("not in within 5 s").flatten() {
+            match entered.context("not in within 3 s").flatten() {
                 Ok(client) => break (server, client),
                 Err(error) => {
                     life.refusals.push(os::monotonic());

@@ -78,7 +78,7 @@ fn prod(external: &External) -> Value {
     let mut prod = external.imcluster("prod", 2, None);
     prod["spec"]["comet"]["exposure"] = json!({"type": "NodePort"});
     prod["spec"]["comet"]["drain"]["maxRatePerSecond"] = json!(CLOSES);
-    // Who was sent to the node without a comet waits 5 s before the other: in again before the next comet is drained.
+    // Who was sent to the node without a comet waits 3 s before the other: in again before the next comet is drained.
     prod["spec"]["comet"]["rollout"]["pauseSeconds"] = json!(8);
     prod
 }

@@ -20,7 +20,7 @@ pub(super) struct Elsewhere {
     longest: HashMap<u64, Duration>,
     /// The server and second of every push that arrived.
     heard: HashSet<(usize, u64)>,
-    /// What a push is given at most.
+    /// What a push is given when nobody shows how long it may take.
     most: Duration,
 }
 
@@ -65,8 +65,7 @@ impl Elsewhere {
     pub(super) fn until(&self, push: &Pushed, server: usize) -> Duration {
         let second = push.sent.as_secs();
         let around = second.saturating_sub(AROUND)..=second + AROUND;
-        let way =
-            around.filter_map(|second| self.longest.get(&second)).max().map_or(self.most, |way| *way.min(&self.most));
+        let way = *around.filter_map(|second| self.longest.get(&second)).max().unwrap_or(&self.most);
         match self.latest.get(&(push.stream, push.number, server)) {
             Some(others) => push.answered.max(*others) + way.min(AFTER_OTHERS),
             None if self.heard.contains(&(server, second)) => push.answered + way,
