@@ -3,7 +3,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose as Usage, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, KeyPair,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +38,7 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, format!("authority {}", rand::random::<u32>()));
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let authority = Self { folder: tempfile::tempdir().unwrap(), issuer };
         authority.write("ca.crt", &authority.issuer.pem());
@@ -51,6 +54,7 @@ impl Authority {
     fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![Usage::ServerAuth, Usage::ClientAuth];
         change(&mut params);
         self.write("tls.crt", &params.signed_by(&key, &self.issuer).unwrap().pem());
@@ -90,8 +94,15 @@ async fn hello(client: &mut DeliveryClient<Channel>) -> Result<String, Status> {
     client.hello(HelloReq {}).await.map(|reply| reply.into_inner().server)
 }
 
-fn refused(tls: &Tls, reason: &'static str) -> u64 {
-    tls.refused.get_or_create(&Reason { reason }).get()
+/// Waits until so many were refused for this reason: they hear it a moment before it is counted.
+async fn counted(tls: &Tls, reason: &'static str, times: u64) {
+    let count = || tls.refused.get_or_create(&Reason { reason }).get();
+    let wait = async {
+        while count() < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENT, wait).await.unwrap_or_else(|_| panic!("{reason}: {}, expected {times}", count()));
 }
 
 /// A client that trusts the authority of one and shows the certificate of another, or none.
@@ -147,15 +158,15 @@ async fn a_caller_without_such_a_certificate_is_refused_and_counted_and_holds_up
         let mut stream = stranger(ours.folder.path(), shows).connect(name, socket).await.unwrap();
         let error = stream.read_u8().await.unwrap_err();
         assert!(matches!(of_tls(&error), Some(rustls::Error::AlertReceived(_))), "{error}");
-        assert_eq!(refused(&tls, reason), times);
+        counted(&tls, reason, times).await;
     }
     let mut plain = DeliveryClient::new(channel(&address.to_string(), PATIENT).unwrap());
     hello(&mut plain).await.unwrap_err();
-    assert!(refused(&tls, "no_tls") >= 1);
+    counted(&tls, "no_tls", 1).await;
     let mut hung_up = TcpStream::connect(address).await.unwrap();
     hung_up.shutdown().await.unwrap();
     assert_eq!(hung_up.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-    assert_eq!(refused(&tls, "gone"), 1);
+    counted(&tls, "gone", 1).await;
     assert_eq!(hello(&mut over(address, &tls)).await.unwrap(), "comet-1");
 }
 
