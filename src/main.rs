@@ -64,8 +64,9 @@ fn main() -> ExitCode {
 
 async fn comet(config: comet::Config, process: Process) -> anyhow::Result<()> {
     let listeners = comet::Listeners::bind(&config)?;
-    let logic = comet::LogicClient::lazy(&config.logic, config.server(), config.incarnation)?;
-    comet::run(config, listeners, Arc::new(logic), process).await
+    let tls = config.internal_tls.open()?;
+    let logic = comet::LogicClient::lazy(&config.logic, config.server(), config.incarnation, tls.clone())?;
+    comet::run(config, listeners, Arc::new(logic), tls, process).await
 }
 
 async fn logic(config: logic::Config, process: Process) -> anyhow::Result<()> {

@@ -31,7 +31,7 @@ impl Mounted {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path()).unwrap();
-        let issued = authority.issue("anybody", &["localhost"]).unwrap();
+        let issued = authority.issue("anybody", &["localhost", "chat.imcluster.internal"]).unwrap();
         let secrets = folder.path().join("secrets");
         for (what, key, from) in [
             ("kafka-ca", "ca.crt", &authority.ca()),
@@ -41,6 +41,9 @@ impl Mounted {
             ("kafka-certificate", "tls.key", &issued.key),
             ("tls", "tls.crt", &issued.cert),
             ("tls", "tls.key", &issued.key),
+            ("internal-tls", "tls.crt", &issued.cert),
+            ("internal-tls", "tls.key", &issued.key),
+            ("internal-tls", "ca.crt", &authority.ca()),
         ] {
             std::fs::create_dir_all(secrets.join(what)).unwrap();
             std::fs::copy(from, secrets.join(what).join(key)).unwrap();
@@ -123,6 +126,21 @@ fn every_way_in_which_clients_prove_themselves_is_one_that_logic_takes() {
     assert_eq!(webhook.auth, Auth::Webhook);
     let webhook = webhook.auth_webhook;
     assert_eq!((webhook.auth_webhook_timeout.as_secs(), webhook.auth_webhook_cache), (1, 5));
+}
+
+#[test]
+fn every_service_takes_the_certificate_by_which_the_pods_know_each_other() {
+    let mounted = Mounted::new();
+    let mut spec = serde_json::to_value(spec("external")).unwrap();
+    spec["spec"]["internalTLS"] = serde_json::json!({"secretName": "x"});
+    let cluster = checked(&serde_json::from_value(spec).unwrap());
+    let comet = mounted.load::<comet::Config>(&cluster.comet.workload, &[]).service.internal_tls;
+    let logic = mounted.load::<logic::Config>(&cluster.logic.workload, &[]).service.internal_tls;
+    let job = mounted.load::<job::Config>(&cluster.job.workload, &[]).service.internal_tls;
+    for tls in [comet, logic, job] {
+        assert_eq!(tls.internal_tls_name.to_str(), "chat.imcluster.internal");
+        assert!(tls.open().unwrap().is_some());
+    }
 }
 
 /// As `openssl pkey -pubout` writes an Ed25519 key.

@@ -91,12 +91,12 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         Some(_) => Arc::new(RedisStore::start(&logic.redis, &process)?),
         None => Arc::new(MemoryStore::new()),
     };
-    let to_logic = Arc::new(comet::LogicClient::lazy(&comet.logic, comet.server(), comet.incarnation)?);
+    let to_logic = Arc::new(comet::LogicClient::lazy(&comet.logic, comet.server(), comet.incarnation, None)?);
 
     let stop = process.shutdown.begun();
     let parts = [process.service(), process.service(), process.service()];
     let [of_comet, of_logic, of_job] = parts.clone();
-    let comet = tokio::spawn(comet::run(comet, comet_ports, to_logic, of_comet));
+    let comet = tokio::spawn(comet::run(comet, comet_ports, to_logic, None, of_comet));
     let logic = tokio::spawn(logic::run(logic, logic_ports, store, queue, of_logic));
     let job = tokio::spawn(job::run(job, source, of_job));
     print(http, process.admin, token.as_ref());
@@ -140,12 +140,15 @@ fn flags(pairs: &[(&str, String)]) -> Vec<OsString> {
 
 /// Reads a service's settings as its own sub-command would, these flags given.
 fn load<C: FileKeys>(name: &'static str, pairs: &[(&str, String)]) -> anyhow::Result<C> {
-    let env = |name: &str| std::env::var_os(name).filter(|_| !OURS.contains(&name));
+    let is_theirs = |name: &str| !OURS.contains(&name) && !name.starts_with(BETWEEN);
+    let env = |name: &str| std::env::var_os(name).filter(|_| is_theirs(name));
     Ok(runtime::config::load::<C>(name, "", flags(pairs), &env)?.service)
 }
 
 /// Variables that mean this process as a whole.
 const OURS: [&str; 2] = ["IMCLUSTER_CONFIG", "IMCLUSTER_ADMIN"];
+/// How those begin that are about what goes on between processes; here there is one.
+const BETWEEN: &str = "IMCLUSTER_INTERNAL_TLS_";
 
 /// The same of our own setting: a service knows only what we told it.
 fn ours(error: CannotListen, config: &Config) -> CannotListen {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use proto::ServerId;
+use proto::grpc::tls::TlsConfig;
 use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::duration;
 use runtime::pod::{POD_NAME, POD_UID, server_id};
@@ -72,6 +73,9 @@ pub struct Config {
     /// Where logic is: `host:port`, several comma-separated (used in turn), or `dns:name:port` for every address of a name.
     #[arg(long, value_name = "ADDRESSES", env = "IMCLUSTER_LOGIC", default_value = "127.0.0.1:3119", value_parser = logic)]
     pub logic: String,
+    /// How job and logic are known.
+    #[command(flatten)]
+    pub internal_tls: TlsConfig,
 
     /// Find dead peers between heartbeats by TCP keepalive: after 60 s of silence 4 probes, 15 s apart.
     #[arg(long, env = "IMCLUSTER_TCP_KEEPALIVE", value_parser = BoolishValueParser::new(), default_value = "false",
@@ -316,7 +320,7 @@ impl FileKeys for Config {
         if self.tls_open {
             Tls::load(&self.cert_file, &self.key_file).map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
         }
-        Ok(())
+        self.internal_tls.open().map(drop).map_err(|error| ConfigError::Invalid(error.to_string()))
     }
 }
 

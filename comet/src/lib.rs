@@ -42,9 +42,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::Context;
+use proto::grpc::tls::Tls;
 use runtime::Process;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
@@ -58,11 +58,18 @@ use crate::shard::{Inbox, Shard};
 use crate::shared::{Phase, Shared};
 use crate::transport::TransportSettings;
 
-/// Serves until told to stop, then drains and returns.
+/// Serves until told to stop, then drains and returns. With `tls`, which `logic` may share, job is known by its
+/// certificate.
 ///
 /// # Errors
 /// When certificates cannot be read, a thread cannot be started or the gRPC server fails.
-pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, process: Process) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    logic: Arc<dyn Logic>,
+    tls: Option<Tls>,
+    process: Process,
+) -> anyhow::Result<()> {
     let metrics = Metrics::register(&process.metrics);
     let transport = TransportSettings::new(&config)?;
     let (handles, inboxes): (Vec<_>, Vec<_>) = (0..listeners.shard_count()).map(|_| shard::handle()).unzip();
@@ -85,14 +92,19 @@ pub async fn run(config: Config, listeners: Listeners, logic: Arc<dyn Logic>, pr
     let server = tokio::spawn(
         proto::grpc::server()
             .add_routes(service.routes())
-            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), serving.clone().cancelled_owned()),
+            .serve_with_incoming_shutdown(proto::grpc::incoming(grpc, tls.clone()), serving.clone().cancelled_owned()),
     );
     let lost = Arc::new(tokio::sync::Notify::new());
     let logic = process.readiness.condition("logic", "the first answer of logic");
     let reports = tokio::spawn(online::report(shared.clone(), logic, lost.clone()));
     let registering = tokio::spawn(register::follow(shared.clone(), lost));
     let probing = tokio::spawn(prove(shared.clone(), probe, process.clone()));
-    let reloading = tokio::spawn(reload(shared.clone()));
+    if let Some(tls) = &tls {
+        process.metrics.register("internal_tls", |to| tls.register(to));
+        let shown = tls.clone();
+        process.status.part("internalTls", move || shown.report());
+    }
+    let reloading = tokio::spawn(reload(shared.clone(), tls));
 
     let claimed = process.readiness.step("claims", "every partition of the topic to be claimed here");
     tokio::select! {
@@ -137,11 +149,19 @@ async fn prove(shared: Arc<Shared>, probe: Probe, process: Process) {
     tokio::join!(settled, probe.run(&*shared.logic));
 }
 
-async fn reload(shared: Arc<Shared>) {
-    match &shared.transport.tls {
-        Some(tls) => tls.follow(transport::tls::LOOK_EVERY).await,
-        None => std::future::pending().await,
-    }
+/// Follows the certificates for clients and those between our processes.
+async fn reload(shared: Arc<Shared>, internal: Option<Tls>) {
+    let for_clients = async {
+        if let Some(tls) = &shared.transport.tls {
+            tls.certificates.clone().follow(proto::certs::LOOK_EVERY).await;
+        }
+    };
+    let between_us = async {
+        if let Some(tls) = internal {
+            tls.follow().await;
+        }
+    };
+    tokio::join!(for_clients, between_us);
 }
 
 /// Starts the thread of one shard. It lives as long as the process: sessions of one shard hand clients to another.

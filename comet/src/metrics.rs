@@ -127,8 +127,10 @@ impl Metrics {
             registry.register("over_handshakes", "Closed at once: too many in a second", limits.over_handshakes);
             registry.register("over_address", "Refused: too many from one address", limits.over_address);
             if let Some(tls) = tls {
-                registry.register("tls_reloads", "Changed certificates put to use", tls.reloads);
-                registry.register("tls_reload_errors", "Changed certificates of no use", tls.reload_errors);
+                let certificates = tls.certificates;
+                let (reloads, errors) = (certificates.reloads.clone(), certificates.reload_errors.clone());
+                registry.register("tls_reloads", "Changed certificates put to use", reloads);
+                registry.register("tls_reload_errors", "Changed certificates of no use", errors);
             }
         });
     }

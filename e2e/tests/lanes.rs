@@ -24,6 +24,7 @@ mod outages;
 mod page;
 mod pod;
 mod queue;
+mod secured;
 mod settings;
 mod simulation;
 mod standalone;

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use proto::grpc::tls::TlsConfig;
 use proto::kafka::KafkaConfig;
 use proto::peers;
 use runtime::config::{ConfigError, FileKey, FileKeys, names};
@@ -25,6 +26,9 @@ pub struct Config {
     /// `endpointslices:[namespace/]service`.
     #[arg(long, value_name = "COMETS", env = "IMCLUSTER_COMETS", default_value = "127.0.0.1:3109")]
     pub comets: peers::Source,
+    /// How comets are known.
+    #[command(flatten)]
+    pub internal_tls: TlsConfig,
     /// Merge at most so many packets of a room into one.
     #[arg(long, value_name = "N", env = "IMCLUSTER_BATCH_COUNT", default_value = "20")]
     pub batch_count: NonZeroUsize,
@@ -97,7 +101,8 @@ impl FileKeys for Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))
+        consumer::kafka::check(&self.kafka, &self.group).map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
+        self.internal_tls.open().map(drop).map_err(|error| ConfigError::Invalid(error.to_string()))
     }
 }
 

@@ -42,7 +42,7 @@ const LIST: Duration = Duration::from_secs(10);
 /// owed is delivered.
 ///
 /// # Errors
-/// When the last commit fails: what it named is delivered again.
+/// When certificates cannot be read; when the last commit fails: what it named is delivered again.
 pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
     let followed = proto::peers::watch(config.comets.clone());
     let zone = config.zone.clone().filter(|zone| !zone.is_empty());
@@ -54,7 +54,14 @@ pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> a
     if tokio::time::timeout(LIST, followed.known()).await.is_err() {
         tracing::warn!("no list of comets yet, starting without");
     }
-    let dial: Dial = Arc::new(|address| Ok(Arc::new(GrpcComet::new(address)?) as Arc<dyn Comet>));
+    let tls = config.internal_tls.open()?;
+    if let Some(tls) = &tls {
+        process.metrics.register("internal_tls", |to| tls.register(to));
+        let shown = tls.clone();
+        process.status.part("internalTls", move || shown.report());
+        tokio::spawn(tls.clone().follow());
+    }
+    let dial: Dial = Arc::new(move |address| Ok(Arc::new(GrpcComet::over(address, tls.as_ref())?) as Arc<dyn Comet>));
     let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
     serve(settings, source, peers, dial, process).await
 }

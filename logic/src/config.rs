@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proto::grpc::tls::TlsConfig;
 use proto::kafka::KafkaConfig;
 use proto::peers;
 use runtime::config::{ConfigError, FileKey, FileKeys, names};
@@ -29,6 +30,9 @@ pub struct Config {
     /// Where comets call, over gRPC.
     #[arg(long, value_name = "[HOST]:PORT", env = "IMCLUSTER_RPC_ADDR", value_parser = listen, default_value = ":3119")]
     pub rpc_addr: String,
+    /// How comets are known.
+    #[command(flatten)]
+    pub internal_tls: TlsConfig,
     /// How clients prove who they are. There is no default: say `trust` to believe what each client says of itself, as
     /// goim does, `jwt` to want a signed token, `webhook` to ask a backend.
     #[arg(long, value_name = "HOW", env = "IMCLUSTER_AUTH")]
@@ -306,6 +310,7 @@ impl FileKeys for Config {
     fn check(&self) -> Result<(), ConfigError> {
         self.redis.check().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         queue::kafka::check(&self.kafka).map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        self.internal_tls.open().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         self.authenticator(&AuthMetrics::default())?;
         self.tokens().map(drop)
     }

@@ -7,6 +7,7 @@ use futures::Future;
 use http::header::HeaderValue;
 use proto::ServerId;
 use proto::grpc::MAX_MESSAGE;
+use proto::grpc::tls::Tls;
 use proto::logic::logic_server::{Logic, LogicServer};
 use proto::logic::{
     ConnectReply, ConnectReq, DisconnectReply, DisconnectReq, HeartbeatReply, HeartbeatReq, NodesReply, NodesReq,
@@ -17,7 +18,6 @@ use proto::sessions::sessions_server::{Sessions as Locate, SessionsServer};
 use proto::sessions::{LocateReply, LocateReq, RegisterReply, RegisterReq, SendReply, SendReq};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding::Gzip;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::auth::Presented;
@@ -51,12 +51,13 @@ pub struct Service {
     pub heartbeat: Heartbeat,
 }
 
-/// Serves until `until`, then finishes the calls in flight.
+/// Serves until `until`, with `tls` our own processes alone; then finishes the calls in flight.
 ///
 /// # Errors
 /// When the server cannot go on.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     service: Service,
     until: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -71,7 +72,7 @@ pub async fn serve(
         .add_service(logic)
         .add_service(SessionsServer::from_arc(service.clone()))
         .add_service(ProbeServer::from_arc(service))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until)
+        .serve_with_incoming_shutdown(proto::grpc::incoming(listener, tls), until)
         .await
 }
 

@@ -88,7 +88,8 @@ impl Listeners {
 /// finished, the queue flushed.
 ///
 /// # Errors
-/// [`ConfigError`](runtime::config::ConfigError) when the keys of tokens or the push tokens cannot be used; when a server cannot go on.
+/// [`ConfigError`](runtime::config::ConfigError) when the keys of tokens or the push tokens cannot be used; when
+/// certificates cannot be read or a server cannot go on.
 pub async fn run(
     config: Config,
     listeners: Listeners,
@@ -119,6 +120,13 @@ pub async fn run(
         let places = [("kafka", config.kafka.brokers.join(",")), ("redis", config.redis.addr.join(","))];
         async move { readiness.tell(&places).await }
     });
+    let tls = config.internal_tls.open()?;
+    if let Some(tls) = &tls {
+        process.metrics.register("internal_tls", |to| tls.register(to));
+        let shown = tls.clone();
+        process.status.part("internalTls", move || shown.report());
+        followers.spawn(tls.clone().follow());
+    }
     let counts = SessionMetrics::new(&process.metrics);
     let auth = config.authenticator(&counts.auth)?;
     followers.spawn(auth.clone().follow());
@@ -145,7 +153,7 @@ pub async fn run(
     });
     let within = config.drain_deadline;
     let http = tokio::spawn(http::serve(listeners.http, api, stop.begun(), within));
-    let mut rpc = tokio::spawn(grpc::serve(listeners.rpc, service, stop.begun()));
+    let mut rpc = tokio::spawn(grpc::serve(listeners.rpc, tls, service, stop.begun()));
 
     tokio::select! {
         () = process.shutdown.begun() => {}

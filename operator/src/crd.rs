@@ -105,6 +105,10 @@ pub use status::{CometStatus, Endpoints, ImClusterStatus, JobStatus, LogicStatus
         "rule": "!has(self.comet.ingress) || !has(self.comet.ingress.enabled) || !self.comet.ingress.enabled || has(self.comet.ingress.host) || (has(self.logic.ingress) && has(self.logic.ingress.host))",
         "message": "comet.ingress has no host: set comet.ingress.host or logic.ingress.host, or comet.ingress.enabled to false",
     },
+    {
+        "rule": "has(self.internalTLS) == has(oldSelf.internalTLS)",
+        "message": "internalTLS cannot be added or taken away, pods that have it and pods that do not could not reach each other while they are replaced: make a new ImCluster",
+    },
 ]))]
 pub struct ImClusterSpec {
     /// The version of ImCluster to run, such as `0.1.0`; it is also the tag of the image. Accepted are the patch
@@ -128,6 +132,10 @@ pub struct ImClusterSpec {
     /// Who may push.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push: Option<Push>,
+    /// Have the pods know each other by certificate and speak TLS among themselves. Unset, they speak in the clear, and
+    /// only `networkPolicy` says who reaches their inner ports. It cannot be added or taken away later.
+    #[serde(rename = "internalTLS", skip_serializing_if = "Option::is_none")]
+    pub internal_tls: Option<InternalTls>,
     /// The Kafka that carries pushes from logic to job: `external` or `dev`.
     pub kafka: KafkaSpec,
     /// The Redis that holds the sessions: `external` or `dev`.
@@ -162,6 +170,17 @@ pub struct Push {
     /// content is taken up without a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_secret_ref: Option<NameRef>,
+}
+
+/// How the pods know each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InternalTls {
+    /// A Secret with the keys `tls.crt`, `tls.key` and `ca.crt`, as cert-manager makes it: a certificate for servers and
+    /// clients with the DNS name `<name>.imcluster.internal`, its key, and the authorities that such certificates are by.
+    /// A change of its content is taken up without a restart; another Secret restarts all pods.
+    #[schemars(length(min = 1, max = 253), regex(pattern = bounds::SUBDOMAIN))]
+    pub secret_name: String,
 }
 
 /// Who may reach the pods.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use cluster::*;
 use runtime::pod::{self, Component};
-pub(crate) use settings::{AUTH_CA, CLIENT_TLS, JWT, JWT_KEYS, JWT_SECRET, LOGIC_PEERS, PUSH_TOKENS};
+pub(crate) use settings::{AUTH_CA, CLIENT_TLS, INTERNAL_TLS, JWT, JWT_KEYS, JWT_SECRET, LOGIC_PEERS, PUSH_TOKENS};
 
 use crate::crd::{ImCluster, ImClusterSpec, ManageTopic, RedisMode};
 
@@ -92,6 +92,7 @@ pub fn validate(cluster: &ImCluster, operand: &Operand) -> Result<Cluster, Inval
         namespace: whole.namespace,
         auth: whole.auth,
         push_token,
+        internal_tls: spec.internal_tls.as_ref().map(|tls| tls.secret_name.clone()),
         kafka: whole.kafka,
         redis: whole.redis,
     })

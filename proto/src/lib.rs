@@ -10,11 +10,14 @@
 //! | job | comet | pushes | [`comet`], [`delivery`] (gRPC) |
 //! | logic, job | – | which comets exist | [`peers`] |
 //!
+//! Between themselves our processes speak in the clear, or over mutual TLS ([`grpc::tls`], [`certs`]).
+//!
 //! Shapes and numbers are goim's (github.com/Terry-Mao/goim, `api/`); gRPC fields from 100 on and the packages
 //! `imcluster.*` are ours, and a Go process ignores or refuses them cleanly.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod certs;
 pub mod envelope;
 pub mod frame;
 pub mod grpc;

@@ -123,6 +123,10 @@ fn settings_that_contradict_each_other_are_refused_with_what_was_expected() {
             &["--cert-file", "a,b", "--key-file", "c"],
             "--key-file names 1 files: expected one for each of the 2 in --cert-file",
         ),
+        (
+            &["--internal-tls-cert", "a", "--internal-tls-ca", "b"],
+            "--internal-tls-cert, --internal-tls-key and --internal-tls-ca go together: name all three, or none",
+        ),
         (&["--proxy-protocol"], "--proxy-protocol true: expected --trusted-proxies to name the proxies' networks"),
         (&["--drain-min", "2s", "--drain-max", "1s"], "--drain-min 2s: expected at most --drain-max, 1s"),
         (&["--handshake-timeout", "0"], "--handshake-timeout 0: expected a duration above zero"),

@@ -16,6 +16,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use proto::grpc::tls::Tls;
 use proto::log::now_ms;
 use proto::logic::logic_client;
 use proto::logic::{
@@ -49,6 +50,7 @@ struct Pool {
     followed: Followed,
     open: Mutex<Open>,
     turn: AtomicUsize,
+    tls: Option<Tls>,
 }
 
 /// A list, and the channels to its addresses in the same order.
@@ -56,19 +58,20 @@ type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
 
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
-    /// `dns:name:port`. `server` and `incarnation` are who we are. Must be called within a tokio runtime.
+    /// `dns:name:port`. `server` and `incarnation` are who we are; with `tls` logic knows us by our certificate. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// When an address is not one; one line naming it.
-    pub fn lazy(addresses: &str, server: ServerId, incarnation: u64) -> anyhow::Result<Self> {
+    pub fn lazy(addresses: &str, server: ServerId, incarnation: u64, tls: Option<Tls>) -> anyhow::Result<Self> {
         let source = source(addresses)?;
         if let Source::Fixed(peers) = &source {
             for peer in peers {
-                open(&peer.address)?;
+                open(&peer.address, None)?;
             }
         }
         let (followed, open) = (peers::watch(source), Mutex::new((Arc::from([]), Vec::new())));
-        let pool = Arc::new(Pool { followed, open, turn: AtomicUsize::new(0) });
+        let pool = Arc::new(Pool { followed, open, turn: AtomicUsize::new(0), tls });
         Ok(Self { server: server.as_str().into(), incarnation, pool })
     }
 
@@ -116,9 +119,9 @@ fn source(addresses: &str) -> anyhow::Result<Source> {
     addresses.parse().with_context(|| format!("--logic {addresses}"))
 }
 
-fn open(address: &str) -> anyhow::Result<Channel> {
+fn open(address: &str, tls: Option<&Tls>) -> anyhow::Result<Channel> {
     // Its own limit is the longest of all; each call has a shorter one around it.
-    grpc::channel(address, CONNECT).with_context(|| format!("--logic {address}: expected host:port"))
+    grpc::channel_over(address, CONNECT, tls).with_context(|| format!("--logic {address}: expected host:port"))
 }
 
 impl Pool {
@@ -130,7 +133,7 @@ impl Pool {
             // Those known keep their channels.
             let channel = |peer: &Peer| {
                 let kept = open.1.iter().find(|(known, _)| *known == peer.address).map(|(_, channel)| channel.clone());
-                Ok((peer.address.clone(), kept.map_or_else(|| self::open(&peer.address), Ok)?))
+                Ok((peer.address.clone(), kept.map_or_else(|| self::open(&peer.address, self.tls.as_ref()), Ok)?))
             };
             let channels = listed.iter().map(channel).collect::<anyhow::Result<_>>();
             let channels = channels.map_err(|error| Status::unavailable(format!("{error:#}")))?;

@@ -132,7 +132,7 @@ impl Served {
 }
 
 fn client(addresses: &str) -> LogicClient {
-    LogicClient::lazy(addresses, ServerId::from("comet-1"), 7).unwrap()
+    LogicClient::lazy(addresses, ServerId::from("comet-1"), 7, None).unwrap()
 }
 
 #[tonic::async_trait]
@@ -387,7 +387,7 @@ async fn a_bad_address_is_named() {
         ("a:b", "--logic a:b: expected host:port"),
         ("dns:name", "--logic dns:name: expected dns:name:port"),
     ] {
-        let error = LogicClient::lazy(addresses, ServerId::from("s"), 7).unwrap_err().to_string();
+        let error = LogicClient::lazy(addresses, ServerId::from("s"), 7, None).unwrap_err().to_string();
         assert_eq!(error, expected);
     }
 }

@@ -62,8 +62,9 @@ impl Comet {
         let (tcp, ws) = (address(ListenerKind::Tcp).unwrap(), address(ListenerKind::WebSocket).unwrap());
         let (tcp_tls, ws_tls) = (address(ListenerKind::TcpTls), address(ListenerKind::WebSocketTls));
         let grpc = listeners.grpc_address();
-        let running = tokio::spawn(comet::run(config, listeners, logic, process.clone()));
-        let channel = proto::grpc::channel(&grpc.to_string(), PATIENCE).unwrap();
+        let tls = config.internal_tls.open().unwrap();
+        let channel = proto::grpc::channel_over(&grpc.to_string(), PATIENCE, tls.as_ref()).unwrap();
+        let running = tokio::spawn(comet::run(config, listeners, logic, tls, process.clone()));
         Self { tcp, ws, tcp_tls, ws_tls, grpc, process, channel, running }
     }
 

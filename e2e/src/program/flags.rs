@@ -58,6 +58,16 @@ pub fn job<'a>(comets: impl Iterator<Item = &'a Port>) -> Vec<String> {
     pairs(&[("--comets", comets.join(","))])
 }
 
+/// Logic, comet and job: with what they know each other, from files in this folder named as in a Secret.
+pub fn internal_tls(folder: &Path) -> Vec<String> {
+    let file = |name: &str| path(&folder.join(name));
+    pairs(&[
+        ("--internal-tls-cert", file("tls.crt")),
+        ("--internal-tls-key", file("tls.key")),
+        ("--internal-tls-ca", file("ca.crt")),
+    ])
+}
+
 /// Logic and job: the log between them.
 pub fn kafka(brokers: &str, topic: &str) -> Vec<String> {
     pairs(&[("--kafka-brokers", brokers.to_owned()), ("--kafka-topic", topic.to_owned())])

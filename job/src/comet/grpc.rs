@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use proto::comet::comet_client::CometClient;
 use proto::delivery::delivery_client::DeliveryClient;
 use proto::delivery::{ClaimReply, ClaimReq, HelloReply, HelloReq};
+use proto::grpc::tls::Tls;
 use proto::grpc::traced;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -32,7 +33,15 @@ impl GrpcComet {
     /// # Errors
     /// When the address is not one.
     pub fn new(address: &str) -> Result<Self, String> {
-        let channel = proto::grpc::channel(address, DEADLINE)
+        Self::over(address, None)
+    }
+
+    /// The same, over `tls` when given.
+    ///
+    /// # Errors
+    /// When the address is not one.
+    pub fn over(address: &str, tls: Option<&Tls>) -> Result<Self, String> {
+        let channel = proto::grpc::channel_over(address, DEADLINE, tls)
             .map_err(|error| format!("comet address `{address}`: expected host:port: {error}"))?;
         Ok(Self {
             comet: CometClient::new(channel.clone())

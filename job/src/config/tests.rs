@@ -70,6 +70,8 @@ fn a_value_that_is_none_is_named_with_what_was_expected() {
     assert!(fails("--batch-window 20").contains("expected a duration such as"));
     assert!(fails("--comets nonsense").contains("expected host:port"));
     assert!(fails("--batch-count 0").contains("batch-count"));
+    assert!(fails("--internal-tls-cert a").contains("--internal-tls-ca go together"));
+    assert!(fails("--internal-tls-name 127.0.0.1").contains("expected a DNS name such as imcluster.internal"));
 }
 
 #[derive(clap::Parser)]

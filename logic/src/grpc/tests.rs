@@ -43,7 +43,7 @@ async fn server() -> Server {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, service, std::future::pending()));
+    tokio::spawn(serve(listener, None, service, std::future::pending()));
     let channel = proto::grpc::channel(&address.to_string(), Duration::from_secs(30)).unwrap();
     Server { address, channel, store, online, log }
 }

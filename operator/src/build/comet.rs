@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::meta::{Place, child_name, selector, service_port};
 use super::pod::{Mount, Shape, template};
-use super::{Child, Facts, Stage};
+use super::{Child, Facts, Stage, shared};
 use crate::validate::{CLIENT_TLS, Cluster, Exposure, ServiceType};
 
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
-    let shared = Place::new(cluster, facts, Stage::Shared, Component::Comet);
-    children.push(headless(shared));
-    children.extend(public(shared));
-    let workload = Place { stage: Stage::Comet, ..shared };
+    let place = Place::new(cluster, facts, Stage::Shared, Component::Comet);
+    children.push(headless(place));
+    children.extend(public(place));
+    let workload = Place { stage: Stage::Comet, ..place };
     children.push(stateful_set(workload));
 }
 
@@ -47,7 +47,8 @@ pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
         Exposure::PerPod { domain: None, .. } | Exposure::Shared(_) => Vec::new(),
     };
     let tls = comet.tls.iter().map(|tls| Mount::secret(CLIENT_TLS, &tls.secret, &["tls.crt", "tls.key"]));
-    Shape { workload: &comet.workload, ports, env, mounts: tls.collect(), has_token: false }
+    let mounts = tls.chain(shared::internal_tls_secret(cluster)).collect();
+    Shape { workload: &comet.workload, ports, env, mounts, has_token: false }
 }
 
 /// The ports that clients use, by name.

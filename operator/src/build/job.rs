@@ -39,7 +39,8 @@ fn deployment(place: Place<'_>, zone: Option<&str>) -> Child {
 }
 
 pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
-    let mounts = shared::kafka_secrets(cluster);
+    let mut mounts = shared::kafka_secrets(cluster);
+    mounts.extend(shared::internal_tls_secret(cluster));
     Shape { workload: &cluster.job.workload, ports: Vec::new(), env: Vec::new(), mounts, has_token: true }
 }
 

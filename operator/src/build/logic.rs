@@ -42,6 +42,7 @@ pub(super) fn shape(cluster: &Cluster) -> Shape<'_> {
         Mount::push_tokens(&cluster.push_token),
     ];
     mounts.extend(shared::auth_secrets(cluster));
+    mounts.extend(shared::internal_tls_secret(cluster));
     mounts.extend(shared::kafka_secrets(cluster));
     mounts.extend(shared::redis_secrets(cluster));
     let ports = vec![(port_name::HTTP, pod::LOGIC_HTTP), (port_name::GRPC, pod::LOGIC_GRPC)];

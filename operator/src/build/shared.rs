@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::meta::{self, Place, child_name, selector};
 use super::pod::Mount;
 use super::{Child, Facts, Stage};
-use crate::validate::{AUTH_CA, Auth, ClientTls, Cluster, JWT, JWT_KEYS, JWT_SECRET, KeysOf};
+use crate::validate::{AUTH_CA, Auth, ClientTls, Cluster, INTERNAL_TLS, JWT, JWT_KEYS, JWT_SECRET, KeysOf};
 
 pub(super) fn build(cluster: &Cluster, facts: &Facts, children: &mut Vec<Child>) {
     for component in Component::SERVICES {
@@ -115,6 +115,12 @@ pub(super) fn auth_secrets(cluster: &Cluster) -> Vec<Mount> {
     };
     let keys = keys.into_iter().map(|(secret, key)| Mount::secret(JWT, secret, &[key]));
     keys.chain(ca.iter().map(|secret| Mount::secret(AUTH_CA, &secret.name, &["ca.crt"]))).collect()
+}
+
+/// The Secret by which our pods know each other.
+pub(super) fn internal_tls_secret(cluster: &Cluster) -> Option<Mount> {
+    let secret = cluster.internal_tls.as_ref()?;
+    Some(Mount::secret(INTERNAL_TLS, secret, &["tls.crt", "tls.key", "ca.crt"]))
 }
 
 /// The Secrets with which Kafka is reached.

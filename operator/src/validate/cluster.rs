@@ -25,6 +25,8 @@ pub struct Cluster {
     pub auth: Auth,
     /// The Secret of those who may push.
     pub push_token: PushToken,
+    /// The Secret by which our pods know each other; `None` = they speak in the clear.
+    pub internal_tls: Option<String>,
     /// Where push records are.
     pub kafka: Kafka,
     /// Where sessions are.

@@ -12,6 +12,8 @@ use crate::crd::Drain;
 pub(crate) const LOGIC_PEERS: &str = "logic-headless";
 /// The folder of the certificate for clients.
 pub(crate) const CLIENT_TLS: &str = "tls";
+/// The folder of the certificate for each other.
+pub(crate) const INTERNAL_TLS: &str = "internal-tls";
 /// The folder of the push tokens.
 pub(crate) const PUSH_TOKENS: &str = "push";
 
@@ -60,6 +62,7 @@ pub(super) fn comet(whole: &Whole<'_>, tcp: u16, websocket: u16, drain: &Drain) 
     put(&mut table, "drainMax", seconds(drain.max_seconds));
     put(&mut table, "closeRate", i64::from(drain.max_rate_per_second));
     put(&mut table, "flush", seconds(drain.flush_seconds));
+    internal_tls(&mut table, whole);
     table
 }
 
@@ -70,6 +73,16 @@ pub(super) fn listener_tls(table: &mut Table, tcp: u16, websocket: u16) {
     put(table, "wsTlsBind", every_address(websocket));
     put(table, "certFile", Value::Array(vec![file(CLIENT_TLS, "tls.crt")]));
     put(table, "keyFile", Value::Array(vec![file(CLIENT_TLS, "tls.key")]));
+}
+
+/// With what our pods know each other: the name is the cluster's, so that those of two never mix.
+fn internal_tls(table: &mut Table, whole: &Whole<'_>) {
+    if whole.spec.internal_tls.is_some() {
+        put(table, "internalTlsCert", file(INTERNAL_TLS, "tls.crt"));
+        put(table, "internalTlsKey", file(INTERNAL_TLS, "tls.key"));
+        put(table, "internalTlsCa", file(INTERNAL_TLS, "ca.crt"));
+        put(table, "internalTlsName", format!("{}.imcluster.internal", whole.name));
+    }
 }
 
 /// Where the comets are, for logic and job.
@@ -92,6 +105,7 @@ pub(super) fn logic(whole: &Whole<'_>) -> Table {
     put(&mut table, "kafkaPartitions", i64::from(topic.partitions));
     put(&mut table, "kafkaReplication", i64::from(topic.replication));
     redis(&mut table, &whole.redis);
+    internal_tls(&mut table, whole);
     table
 }
 
@@ -155,6 +169,7 @@ pub(super) fn job(whole: &Whole<'_>, is_per_zone: bool) -> Table {
     if !is_per_zone {
         put(&mut table, "group", whole.group.clone());
     }
+    internal_tls(&mut table, whole);
     table
 }
 

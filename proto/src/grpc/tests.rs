@@ -15,7 +15,7 @@ use crate::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickRepl
 
 /// Notes the traces it sees; answers hello, never a claim.
 #[derive(Clone, Default)]
-struct Fake {
+pub(super) struct Fake {
     traces: Arc<Mutex<Vec<Option<String>>>>,
 }
 
@@ -59,7 +59,7 @@ fn client(address: SocketAddr, deadline: Duration) -> DeliveryClient<Channel> {
     DeliveryClient::new(channel(&address.to_string(), deadline).unwrap())
 }
 
-const PATIENT: Duration = Duration::from_secs(20);
+pub(super) const PATIENT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_call_carries_its_trace_when_it_has_one() {

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use rustls::HandshakeKind;
+use rustls::pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as ClientStream;
 
@@ -108,7 +111,7 @@ fn changed_files_are_used_and_bad_ones_are_not() {
     let directory = tempfile::tempdir().unwrap();
     let old = certificate(directory.path(), "1", "one.example");
     let tls = load(&[&old]).unwrap();
-    let in_use = || tls.certificates.current.load()[0].end_entity_cert().unwrap().clone().into_owned();
+    let in_use = || tls.certificates.current()[0].end_entity_cert().unwrap().clone().into_owned();
     assert!(!tls.certificates.look().unwrap(), "nothing changed");
     let new = certificate(directory.path(), "1", "one.example");
     assert!(tls.certificates.look().unwrap());
@@ -134,14 +137,14 @@ async fn certificates_are_reloaded_while_serving() {
     let old = certificate(directory.path(), "1", "one.example");
     let tls = load(&[&old]).unwrap();
     let following = tls.clone();
-    let follower = tokio::spawn(async move { following.follow(Duration::from_millis(10)).await });
+    let follower = tokio::spawn(following.certificates.follow(Duration::from_millis(10)));
     let new = certificate(directory.path(), "1", "one.example");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while certificate_given(&tls, &[&old], "one.example").await != new.der {
         assert!(tokio::time::Instant::now() < deadline, "the new certificate is not in use");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(tls.reloads.get() >= 1);
+    assert!(tls.certificates.reloads.get() >= 1);
     follower.abort();
 }
 

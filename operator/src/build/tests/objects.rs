@@ -249,6 +249,29 @@ fn the_keys_of_clients_tokens_are_mounted_alone_and_in_logic_alone() {
     }
 }
 
+#[test]
+fn all_pods_know_each_other_by_one_secret_and_the_clusters_own_name() {
+    let secret = |name: &str| Some(crate::crd::InternalTls { secret_name: name.to_owned() });
+    let cluster = changed("everything", |it| it.spec.internal_tls = secret("ours"));
+    let templates = templates(&build(&cluster, &facts()));
+    assert!(templates.len() > 3);
+    for (name, template) in &templates {
+        let volumes = template["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(|volume| volume["name"] == "internal-tls").unwrap_or_else(|| panic!("{name}"));
+        let items = ["tls.crt", "tls.key", "ca.crt"].map(|key| json!({"key": key, "path": key}));
+        assert_eq!(volume["secret"], json!({"secretName": "ours", "items": items}), "{name}");
+    }
+    for component in runtime::pod::Component::SERVICES {
+        let settings = &cluster.workload(component).fixed["imcluster"];
+        assert_eq!(settings["internalTlsName"].as_str(), Some("big.imcluster.internal"));
+        assert_eq!(settings["internalTlsCa"].as_str(), Some("/etc/imcluster/secrets/internal-tls/ca.crt"));
+    }
+    let other = changed("everything", |it| it.spec.internal_tls = secret("other"));
+    for component in runtime::pod::Component::SERVICES {
+        assert_ne!(restart_hash(&cluster, component), restart_hash(&other, component), "{component:?}");
+    }
+}
+
 fn push_volume(cluster: &Cluster) -> Value {
     let mounted = templates(&build(cluster, &facts()));
     let logic = mounted.iter().find(|(name, _)| name.ends_with("-logic")).unwrap();
