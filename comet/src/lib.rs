@@ -14,6 +14,7 @@ mod drain;
 mod fanout;
 mod grpc;
 mod input;
+pub mod interest;
 mod lease;
 pub mod limits;
 pub mod listen;

@@ -183,6 +183,8 @@ impl Requests {
             let result = if join { self.join(&name) } else { self.leave(&name) };
             results.rooms.insert(name, result.to_owned());
         }
+        // Read after the rooms were entered: what comes behind it is given to this client.
+        results.through = self.shard.shared.interest.through();
         let body = serde_json::to_vec(&results).expect("room results are plain data");
         let reply = if join { op::JOIN_REPLY } else { op::LEAVE_REPLY };
         self.reply(packet, reply, body.into());

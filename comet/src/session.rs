@@ -298,7 +298,8 @@ fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {
         key: channel.key.to_string(),
         server: shard.shared.server.to_string(),
         heartbeat_ms: heartbeat.as_millis() as u64,
-        through: Default::default(),
+        // Read after the client got its place and its room: what comes behind it is given to this client.
+        through: shard.shared.interest.through(),
     };
     serde_json::to_vec(&welcome).expect("a welcome is plain data").into()
 }

@@ -173,11 +173,12 @@ impl Shard {
     /// An empty shard on this thread.
     pub fn new(index: usize, shared: Arc<Shared>, count: Arc<AtomicUsize>) -> Rc<Self> {
         let pacer = pace::Pacer::start(shared.metrics.clone());
+        let bucket = Rc::new(Bucket::new(shared.interest.clone()));
         Rc::new(Self {
             index,
             shared,
             began: Instant::now(),
-            bucket: Rc::default(),
+            bucket,
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             departed: RefCell::default(),
             session_ttl: Cell::new(session::GOIM_TTL),
