@@ -204,6 +204,7 @@ impl Service {
             self.claims.settle();
         }
         drop(owners);
+        self.shared.interest.has_heard();
         if !ranges.is_empty() {
             missed::tell(&self.shared, ranges);
         }

@@ -33,6 +33,8 @@ const MAX_CHANGES: usize = 1_000_000;
 pub struct Interest {
     /// Locked inside the other, or alone.
     owners: Mutex<Owners>,
+    /// Told when owners have vouched for more.
+    heard: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -87,6 +89,23 @@ impl Interest {
     /// How far records have been seen by now, for a client.
     pub fn through(&self) -> Through {
         self.owners.lock().seen().map(|seen| seen.through()).unwrap_or_default()
+    }
+
+    /// Owners have vouched for more.
+    pub fn has_heard(&self) {
+        self.heard.notify_waiters();
+    }
+
+    /// Waits until owners have vouched for everything before these offsets. Cancel safe.
+    pub async fn vouched(&self, through: &Through) {
+        loop {
+            // Before it is looked, so that nothing is missed in between.
+            let heard = self.heard.notified();
+            if self.owners.lock().have_vouched(through) {
+                return;
+            }
+            heard.await;
+        }
     }
 
     /// The room began in a shard.

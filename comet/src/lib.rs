@@ -21,6 +21,7 @@ pub mod listen;
 pub mod logic;
 pub mod message;
 pub mod metrics;
+pub mod moving;
 mod online;
 pub mod outbound;
 pub mod owners;
