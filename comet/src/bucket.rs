@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use proto::{Key, RoomId};
 
 use crate::channel::Channel;
+use crate::interest::Interest;
 use crate::room::{Membership, Room};
 
 /// The channels and rooms of one shard.
@@ -14,9 +16,16 @@ use crate::room::{Membership, Room};
 pub struct Bucket {
     channels: RefCell<AHashMap<Key, Rc<Channel>>>,
     rooms: RefCell<AHashMap<RoomId, Rc<Room>>>,
+    /// Told of rooms that begin and end.
+    interest: Arc<Interest>,
 }
 
 impl Bucket {
+    /// An empty one that tells of its rooms there.
+    pub fn new(interest: Arc<Interest>) -> Self {
+        Self { interest, ..Self::default() }
+    }
+
     /// Puts the channel under its key; the one that was there is returned.
     pub fn insert(&self, channel: &Rc<Channel>) -> Option<Rc<Channel>> {
         self.channels.borrow_mut().insert(channel.key.clone(), channel.clone())
@@ -44,7 +53,11 @@ impl Bucket {
 
     /// Has the channel enter the room, which begins with its first member.
     pub fn enter(self: &Rc<Self>, room: &RoomId, channel: &Rc<Channel>) -> Membership {
-        let room = self.rooms.borrow_mut().entry(room.clone()).or_insert_with_key(|id| Room::new(id.clone())).clone();
+        let begin = |id: &RoomId| {
+            self.interest.begin(id);
+            Room::new(id.clone())
+        };
+        let room = self.rooms.borrow_mut().entry(room.clone()).or_insert_with_key(begin).clone();
         Membership::new(self.clone(), room, channel)
     }
 
@@ -61,6 +74,8 @@ impl Bucket {
 
     /// Forgets a room that nobody is in.
     pub(crate) fn forget(&self, room: &Room) {
-        self.rooms.borrow_mut().remove(&room.id);
+        if self.rooms.borrow_mut().remove(&room.id).is_some() {
+            self.interest.end(&room.id);
+        }
     }
 }

@@ -19,6 +19,7 @@ pub use batch::Batch;
 use crate::close::Close;
 use crate::logic::Held;
 use crate::message::{Push, Variant, framed};
+use crate::moving::Moving;
 use crate::outbound::Outbound;
 use crate::wheel::Ticks;
 use crate::wire::Wire;
@@ -63,6 +64,8 @@ pub struct Channel {
     pub serial: u32,
     /// When its session was made, in Unix milliseconds by logic's clock.
     pub connected_ms: Cell<u64>,
+    /// Whether it can be asked to connect elsewhere first.
+    pub moving: Cell<Moving>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
     /// When the token that let it in is too old.
@@ -118,6 +121,7 @@ impl Channel {
             variant,
             serial,
             connected_ms: Cell::default(),
+            moving: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
             expires: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),

@@ -41,13 +41,15 @@ pub enum Close {
     Missed,
     /// This server is leaving.
     Drain,
+    /// It has connected elsewhere, as this server asked it to, and was given everything.
+    Moved,
     /// The task of this connection panicked.
     Panic,
 }
 
 impl Close {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Gone,
         Self::Io,
         Self::Handshake,
@@ -66,6 +68,7 @@ impl Close {
         Self::Kicked,
         Self::Missed,
         Self::Drain,
+        Self::Moved,
         Self::Panic,
     ];
 
@@ -90,6 +93,7 @@ impl Close {
             Self::Kicked => "kicked",
             Self::Missed => "missed",
             Self::Drain => "drain",
+            Self::Moved => "moved",
             Self::Panic => "panic",
         }
     }
@@ -112,7 +116,7 @@ impl Close {
             Self::Missed => Some(("messages for this connection may be lost: connect again", Some(1000))),
             Self::Drain => Some(("this server is leaving: connect to another", None)),
             Self::Panic => Some(("this connection failed inside the server", Some(1000))),
-            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => None,
+            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout | Self::Moved => None,
         }
     }
 
@@ -127,7 +131,7 @@ impl Close {
             Self::Slow | Self::RateLimited | Self::Limit | Self::LogicAway | Self::Missed => 1013,
             Self::Drain => 1012,
             Self::Panic => 1011,
-            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout => 1000,
+            Self::Gone | Self::Io | Self::Handshake | Self::HeartbeatTimeout | Self::Moved => 1000,
         }
     }
 }

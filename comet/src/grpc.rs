@@ -10,7 +10,6 @@ mod stream;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use proto::comet::comet_server::{Comet, CometServer};
 use proto::comet::{
     BroadcastReply, BroadcastReq, BroadcastRoomReply, BroadcastRoomReq, Id, Owner, PushMsgReply, PushMsgReq,
@@ -18,7 +17,7 @@ use proto::comet::{
 };
 use proto::delivery::delivery_server::{Delivery, DeliveryServer};
 use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Mark, Marks, Up};
-use proto::envelope::GapRange;
+use proto::envelope::{GapRange, PushId};
 use proto::protocol::Proto;
 use proto::{Key, Packet, grpc};
 use tokio::sync::{mpsc, oneshot};
@@ -27,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::claims::Claims;
+use crate::interest::Audience;
 use crate::message::{Push, Variant};
-use crate::owners::{Heard, Owners};
+use crate::owners::Heard;
 use crate::probe::Probe;
 use crate::repeats::Sender;
 use crate::shard::{Command, Handle, Order, Target, merged};
@@ -40,7 +40,6 @@ pub struct Service {
     shared: Arc<Shared>,
     probe: Probe,
     claims: Claims,
-    owners: Arc<Mutex<Owners>>,
     ending: CancellationToken,
 }
 
@@ -62,7 +61,7 @@ impl Pending {
 impl Service {
     /// Serves this comet; streams end when it does.
     pub fn new(shared: Arc<Shared>, probe: Probe, claims: Claims, ending: CancellationToken) -> Self {
-        Self { shared, probe, claims, owners: Arc::default(), ending }
+        Self { shared, probe, claims, ending }
     }
 
     /// The routes, with goim's limits.
@@ -79,9 +78,9 @@ impl Service {
             return Ok(Sender { group: "".into(), floor: None });
         };
         let sender = Sender { group: owner.group.as_str().into(), floor: owner.floor };
-        let mut owners = self.owners.lock();
+        let mut owners = self.shared.interest.owners();
         for id in ids {
-            if !owners.claim(&owner.group, id.epoch, id.partition, owner.generation) {
+            if !owners.see(&owner.group, place(id), owner.generation) {
                 return Err(Status::failed_precondition("fenced"));
             }
             if !sender.may_send(id.offset) {
@@ -94,8 +93,7 @@ impl Service {
     }
 
     /// Hands a push to these shards, once there is room for it in their inboxes.
-    async fn hand(&self, push: Push, targets: impl IntoIterator<Item = (&Handle, Target)>, sender: Sender) -> Pending {
-        let push = Arc::new(push);
+    async fn hand(&self, push: Arc<Push>, targets: impl IntoIterator<Item = (&Handle, Target)>, sender: Sender) -> Pending {
         let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
         let mut answers = Vec::new();
         // No waiting in between: every shard hears of pushes in the same order.
@@ -127,7 +125,7 @@ impl Service {
         }
         let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
         let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
-        Ok(self.hand(Push::new("", packet(proto), &ids, span), targets, sender).await)
+        Ok(self.hand(Push::new("", packet(proto), &ids, span).into(), targets, sender).await)
     }
 
     async fn hand_all(&self, request: BroadcastReq, trace: Option<&str>) -> Result<Pending, Status> {
@@ -139,7 +137,7 @@ impl Service {
         self.shared.metrics.push("all");
         let sender = self.admit(&ids, owner.as_ref())?;
         let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
-        Ok(self.hand(Push::new("", packet(proto), &ids, span), targets, sender).await)
+        Ok(self.hand(Push::new("", packet(proto), &ids, span).into(), targets, sender).await)
     }
 
     async fn hand_room(&self, request: BroadcastRoomReq, trace: Option<&str>) -> Result<Pending, Status> {
@@ -150,8 +148,23 @@ impl Service {
         };
         self.shared.metrics.push("room");
         let sender = self.admit(&ids, owner.as_ref())?;
+        let since = match self.shared.interest.audience(&room_id) {
+            Audience::Nobody => return Ok(Pending::default()),
+            Audience::Since(since) => since,
+        };
+        let mut push = Arc::new(Push::new(&room_id, packet(proto), &ids, span));
+        let is_old = |id: PushId| since.as_ref().is_some_and(|since| since.covers(&sender.group, id));
+        if ids.iter().map(place).any(is_old) {
+            let new = push.filtered(|part| !is_old(part.id));
+            let old = push.messages() - new.as_ref().map_or(0, |new| new.messages());
+            self.shared.metrics.dropped("before_room", old as u64);
+            match new {
+                Some(new) => push = new,
+                None => return Ok(Pending::default()),
+            }
+        }
         let targets = self.shared.shards.iter().map(|shard| (shard, Target::Room));
-        Ok(self.hand(Push::new(&room_id, packet(proto), &ids, span), targets, sender).await)
+        Ok(self.hand(push, targets, sender).await)
     }
 
     fn hear_kick(&self, KickReq { keys, created_ms, .. }: KickReq) {
@@ -163,7 +176,7 @@ impl Service {
     /// Notes a claim; returns the partitions that a later generation has.
     fn hear_claim(&self, request: ClaimReq) -> Vec<u32> {
         let ClaimReq { group, epoch, partitions, generation, partitions_in_topic } = request;
-        let mut owners = self.owners.lock();
+        let mut owners = self.shared.interest.owners();
         owners.count(&group, epoch, partitions_in_topic);
         partitions.into_iter().filter(|partition| !owners.claim(&group, epoch, *partition, generation)).collect()
     }
@@ -172,8 +185,11 @@ impl Service {
     /// generation has.
     fn hear_marks(&self, Marks { group, epoch, generation, marks }: Marks) -> Vec<u32> {
         let (mut fenced, mut floors, mut ranges) = (vec![], vec![], vec![]);
-        let mut owners = self.owners.lock();
-        for Mark { partition, from, through, floor } in marks {
+        let mut owners = self.shared.interest.owners();
+        for Mark { partition, from, through, floor, sent } in marks {
+            if let Some(offset) = sent.checked_sub(1) {
+                owners.see(&group, PushId { epoch, partition, offset }, generation);
+            }
             match owners.hear(&group, epoch, partition, generation, from..through) {
                 Heard::Fenced => fenced.push(partition),
                 Heard::Whole => floors.push((partition, floor)),
@@ -188,6 +204,7 @@ impl Service {
             self.claims.settle();
         }
         drop(owners);
+        self.shared.interest.has_heard();
         if !ranges.is_empty() {
             missed::tell(&self.shared, ranges);
         }
@@ -208,6 +225,10 @@ impl Service {
             .map(|count| if speed > 0 { Target::Paced(op, share(count).max(0.001)) } else { Target::All(op) })
             .collect()
     }
+}
+
+fn place(id: &Id) -> PushId {
+    PushId { epoch: id.epoch, partition: id.partition, offset: id.offset }
 }
 
 fn packet(proto: Proto) -> Packet {

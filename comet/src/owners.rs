@@ -1,8 +1,11 @@
-//! Who owns which partition, as jobs claim them, and up to where its owners have vouched that this comet was sent
-//! everything. Pure.
+//! Who owns which partition, as jobs claim them, up to where its owners have vouched that this comet was sent
+//! everything, and how far anything of it was seen. Pure.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+
+use proto::envelope::{PushId, Through};
 
 /// What is known of the partitions of every topic, by consumer group.
 #[derive(Debug, Default)]
@@ -10,6 +13,8 @@ pub struct Owners {
     partitions: HashMap<(String, u32, u32), Partition>,
     /// How many partitions each topic has, as claims of them say.
     topics: HashMap<(String, u32), u32>,
+    /// Group and epoch of which something was sent or vouched for last.
+    latest: Option<(Arc<str>, u32)>,
 }
 
 #[derive(Debug)]
@@ -18,6 +23,30 @@ struct Partition {
     generation: i32,
     /// This comet was sent everything before; `None` until somebody vouched for anything.
     heard: Option<u64>,
+    /// Nothing from here on was sent here, nor vouched for.
+    seen: u64,
+}
+
+/// How far anything of each partition was seen at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    group: Arc<str>,
+    epoch: u32,
+    /// Partition and the offset behind the last that was seen, by partition.
+    offsets: Box<[(u32, u64)]>,
+}
+
+impl Seen {
+    /// Whether a record of this group had, or could have, come here before that moment.
+    pub fn covers(&self, group: &str, id: PushId) -> bool {
+        let at = self.offsets.binary_search_by_key(&id.partition, |(partition, _)| *partition);
+        id.epoch == self.epoch && group == &*self.group && at.is_ok_and(|at| id.offset < self.offsets[at].1)
+    }
+
+    /// The same for clients.
+    pub fn through(&self) -> Through {
+        self.offsets.iter().copied().collect()
+    }
 }
 
 /// What a mark turned out to mean.
@@ -45,6 +74,8 @@ impl Owners {
         };
         let before = known.heard.filter(|_| epoch != 0).unwrap_or(vouched.start);
         known.heard = Some(before.max(vouched.start).max(vouched.end));
+        known.seen = known.seen.max(vouched.end);
+        self.turn_to(group, epoch);
         if before < vouched.start { Heard::Missed(before..vouched.start) } else { Heard::Whole }
     }
 
@@ -66,9 +97,47 @@ impl Owners {
             .any(|((group, epoch), count)| *count > 0 && (0..*count).all(|number| is_heard(group, *epoch, number)))
     }
 
+    /// A record came. Returns whether its sender is the owner.
+    pub fn see(&mut self, group: &str, id: PushId, generation: i32) -> bool {
+        let Some(known) = self.admit(group, id.epoch, id.partition, generation) else {
+            return false;
+        };
+        known.seen = known.seen.max(id.offset.saturating_add(1));
+        self.turn_to(group, id.epoch);
+        true
+    }
+
+    /// How far anything was seen by now: what comes later, or is pushed later, lies behind it, unless it is sent again.
+    /// None before anything came that has an epoch.
+    pub fn seen(&self) -> Option<Seen> {
+        let (group, epoch) = self.latest.clone()?;
+        let offsets = self.partitions.iter().filter(|((of, at, _), _)| **of == *group && *at == epoch);
+        let mut offsets: Box<[(u32, u64)]> = offsets.map(|((_, _, number), known)| (*number, known.seen)).collect();
+        offsets.sort_unstable();
+        Some(Seen { group, epoch, offsets })
+    }
+
+    /// Whether owners have vouched for everything before these offsets.
+    pub fn have_vouched(&self, through: &Through) -> bool {
+        let Some((group, epoch)) = &self.latest else {
+            return through.is_empty();
+        };
+        through.iter().all(|(number, offset)| {
+            let known = self.partitions.get(&(group.to_string(), *epoch, *number));
+            known.and_then(|known| known.heard).is_some_and(|heard| heard >= *offset)
+        })
+    }
+
+    fn turn_to(&mut self, group: &str, epoch: u32) {
+        let is_latest = self.latest.as_ref().is_some_and(|(of, at)| **of == *group && *at == epoch);
+        if epoch != 0 && !is_latest {
+            self.latest = Some((group.into(), epoch));
+        }
+    }
+
     fn admit(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> Option<&mut Partition> {
         let key = (group.to_owned(), epoch, partition);
-        let known = self.partitions.entry(key).or_insert(Partition { generation, heard: None });
+        let known = self.partitions.entry(key).or_insert(Partition { generation, heard: None, seen: 0 });
         known.generation = known.generation.max(generation);
         (known.generation == generation).then_some(known)
     }
@@ -118,6 +187,44 @@ mod tests {
             assert_eq!(owners.hear("g", 1, partition, 1, 5..5), Heard::Whole);
         }
         assert!(owners.are_complete());
+    }
+
+    fn id(partition: u32, offset: u64) -> PushId {
+        PushId { epoch: 1, partition, offset }
+    }
+
+    #[test]
+    fn what_was_seen_reaches_behind_all_that_was_sent_or_vouched_for_and_no_further() {
+        let mut owners = Owners::default();
+        assert_eq!(owners.seen(), None);
+        assert!(owners.see("g", id(3, 7), 1) && owners.see("g", id(3, 5), 1));
+        hear(&mut owners, 1, 0..9);
+        let seen = owners.seen().unwrap();
+        assert_eq!(seen.through(), Through::from([(0, 9), (3, 8)]));
+        assert!(seen.covers("g", id(3, 7)) && seen.covers("g", id(0, 8)));
+        assert!(!seen.covers("g", id(3, 8)) && !seen.covers("g", id(0, 9)) && !seen.covers("g", id(1, 0)));
+        assert!(!seen.covers("h", id(3, 7)) && !seen.covers("g", PushId { epoch: 2, ..id(3, 7) }));
+        assert!(!owners.see("g", id(3, 20), 0), "a zombie is not listened to");
+        assert_eq!(owners.seen().unwrap(), seen);
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_is_seen_from_its_beginning() {
+        let mut owners = Owners::default();
+        hear(&mut owners, 1, 0..9);
+        assert_eq!(owners.hear("g", 2, 0, 1, 0..1), Heard::Whole);
+        assert_eq!(owners.seen().unwrap().through(), Through::from([(0, 1)]));
+    }
+
+    #[test]
+    fn what_another_comet_has_seen_is_vouched_for_here_once_the_marks_reach_it() {
+        let mut owners = Owners::default();
+        assert!(owners.have_vouched(&Through::new()) && !owners.have_vouched(&Through::from([(0, 0)])));
+        hear(&mut owners, 1, 0..9);
+        assert!(owners.claim("g", 1, 1, 1) && owners.see("g", id(1, 30), 1));
+        assert!(owners.have_vouched(&Through::from([(0, 9)])) && !owners.have_vouched(&Through::from([(0, 10)])));
+        assert!(!owners.have_vouched(&Through::from([(1, 4)])), "what came is not yet all that was to come");
+        assert!(!owners.have_vouched(&Through::from([(7, 4)])), "its owner has not come here yet");
     }
 
     #[test]

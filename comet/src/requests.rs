@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::input::Incoming;
 use crate::limits::FrameBudget;
+use crate::moving;
 use crate::room::Membership;
 use crate::shard::Shard;
 use crate::transport::Framing;
@@ -145,6 +146,17 @@ impl Requests {
                 self.echo(packet, op::UNSUBSCRIBE_REPLY);
             }
             op::JOIN | op::LEAVE if self.caps.rooms => self.join_or_leave(packet),
+            op::MOVE if self.caps.moves => match serde_json::from_slice(packet.body) {
+                Ok(all) => {
+                    let (shard, channel, request) = (self.shard.clone(), self.channel.clone(), packet.to_packet());
+                    let through = moving::furthest(all);
+                    self.waiting = Some(Box::pin(async move {
+                        Some(moving::leave(shard, channel, request, through).await)
+                    }));
+                    return Ok(false);
+                }
+                Err(_) => self.problem(packet, "bad_body", "expected a JSON list of the `through` maps of ops 8 and 20"),
+            },
             18..=op::MESSAGE if self.caps.any() => self.problem(packet, "unexpected_op", "this op is the server's"),
             _ => {
                 self.waiting = Some(self.receive(packet));
@@ -183,6 +195,8 @@ impl Requests {
             let result = if join { self.join(&name) } else { self.leave(&name) };
             results.rooms.insert(name, result.to_owned());
         }
+        // Read after the rooms were entered: what comes behind it is given to this client.
+        results.through = self.shard.shared.interest.through();
         let body = serde_json::to_vec(&results).expect("room results are plain data");
         let reply = if join { op::JOIN_REPLY } else { op::LEAVE_REPLY };
         self.reply(packet, reply, body.into());

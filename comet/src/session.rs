@@ -20,6 +20,7 @@ use crate::input::{Incoming, Input};
 use crate::limits::{AddressPermit, FrameBudget, Permit};
 use crate::logic::{Held, Identity, LogicError};
 use crate::message::{Variant, framed};
+use crate::moving::Moving;
 use crate::requests::Requests;
 use crate::shard::{Command, Shard};
 use crate::transport::{self, Framing, ListenerKind};
@@ -270,6 +271,7 @@ fn settle(shard: &Rc<Shard>, newcomer: Newcomer) {
     shard.session_ttl.set(session_ttl);
     let refresh_every = session_ttl / 3;
     channel.connected_ms.set(identity.connected_ms);
+    channel.moving.set(if caps.moves { Moving::Can } else { Moving::Cannot });
     channel.deadline.set(shard.tick_after(identity.heartbeat));
     channel.refresh.set(shard.tick_after(refresh_every));
     channel.refresh_every.set(refresh_every);
@@ -298,7 +300,8 @@ fn welcome(shard: &Shard, channel: &Channel, heartbeat: Duration) -> Bytes {
         key: channel.key.to_string(),
         server: shard.shared.server.to_string(),
         heartbeat_ms: heartbeat.as_millis() as u64,
-        through: Default::default(),
+        // Read after the client got its place and its room: what comes behind it is given to this client.
+        through: shard.shared.interest.through(),
     };
     serde_json::to_vec(&welcome).expect("a welcome is plain data").into()
 }

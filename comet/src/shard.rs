@@ -25,6 +25,7 @@ use crate::fanout::Round;
 use crate::listen::{self, Sockets};
 use crate::logic::Held;
 use crate::message::Push;
+use crate::moving;
 use crate::pace;
 use crate::register;
 use crate::repeats::{Repeats, Sender};
@@ -70,6 +71,8 @@ pub enum Command {
         /// Partition and floor.
         floors: Arc<[(u32, u64)]>,
     },
+    /// Say so once every push that was sent before this is written, as far as sockets take it.
+    Flush(oneshot::Sender<()>),
     /// Tell clients with capabilities of this gap; who are the others?
     Missed(Arc<Gap>, oneshot::Sender<Vec<Entry>>),
 }
@@ -173,11 +176,12 @@ impl Shard {
     /// An empty shard on this thread.
     pub fn new(index: usize, shared: Arc<Shared>, count: Arc<AtomicUsize>) -> Rc<Self> {
         let pacer = pace::Pacer::start(shared.metrics.clone());
+        let bucket = Rc::new(Bucket::new(shared.interest.clone()));
         Rc::new(Self {
             index,
             shared,
             began: Instant::now(),
-            bucket: Rc::default(),
+            bucket,
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             departed: RefCell::default(),
             session_ttl: Cell::new(session::GOIM_TTL),
@@ -223,7 +227,7 @@ impl Shard {
         let mut number = 1;
         while let Some(first) = inbox.recv().await {
             let mut round = Round::new(number, self.shared.queue.connection.load(Ordering::Relaxed) / 2);
-            let mut budgets = Vec::new();
+            let (mut budgets, mut flushed) = (Vec::new(), Vec::new());
             let mut next = Some(first);
             while let Some(command) = next {
                 // Who comes in is not among those that this round has gathered already, and must not miss what follows.
@@ -233,12 +237,15 @@ impl Shard {
                     Command::Settle { group, epoch, floors } => {
                         floors.iter().for_each(|(partition, floor)| repeats.settle(&group, epoch, *partition, *floor));
                     }
+                    Command::Flush(done) => flushed.push(done),
                     other => self.obey(other),
                 }
                 next = if ends || round.is_full() { None } else { inbox.try_recv().ok() };
             }
             round.write(&self.shared.metrics).await;
             drop(budgets);
+            // Whoever asked may have left.
+            flushed.into_iter().for_each(|done: oneshot::Sender<()>| drop(done.send(())));
             number += 1;
         }
     }
@@ -298,7 +305,7 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Push(_) | Command::Settle { .. } => unreachable!("they go through the repeat filter"),
+            Command::Push(_) | Command::Settle { .. } | Command::Flush(_) => unreachable!("they belong to a round"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
             Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
             Command::Kick(key, before) => {
@@ -319,9 +326,7 @@ impl Shard {
             Command::Missed(gap, others) => drop(others.send(self.missed(&gap))),
             Command::Held(entries, answer) => drop(answer.send(register::held(self, entries))),
             Command::Registered(held) => register::sign_off(self, held),
-            Command::Close(entries, reason) => {
-                entries.into_iter().filter_map(|entry| self.get(entry)).for_each(|channel| channel.close(reason));
-            }
+            Command::Close(entries, reason) => moving::close(self, entries, reason),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::QueueLimits;
 use crate::config::{Config, Live};
+use crate::interest::Interest;
 use crate::limits::Limits;
 use crate::logic::Logic;
 use crate::metrics::Metrics;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub queue: Arc<QueueLimits>,
     /// Room → how many are in it in the whole cluster, as logic last said.
     pub cluster: ArcSwap<HashMap<String, i32>>,
+    /// In which rooms somebody is, and what jobs vouched for.
+    pub interest: Arc<Interest>,
     /// The ways into the shards.
     pub shards: Vec<Handle>,
     /// Whether it takes clients.
@@ -114,6 +117,7 @@ impl Shared {
             limits: Limits::new(&settings),
             queue: Arc::new(queue),
             cluster: ArcSwap::default(),
+            interest: Arc::default(),
             phase: PhaseCell::default(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
             departing: Arc::default(),

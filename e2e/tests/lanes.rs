@@ -15,6 +15,7 @@ mod hostile;
 mod identity;
 mod image;
 mod imcluster;
+mod interest;
 mod killed;
 mod kubernetes;
 mod missed;

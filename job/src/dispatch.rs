@@ -30,6 +30,8 @@ const SATURATED: Duration = Duration::from_millis(5);
 const CHECK: usize = 64 * 1024;
 /// How often comets are told what they were sent.
 const TELL: Duration = Duration::from_millis(250);
+/// The same, of partitions that are to be given up.
+const TELL_LAST: Duration = Duration::from_millis(20);
 /// How often offsets are committed.
 pub const COMMIT: Duration = Duration::from_secs(1);
 
@@ -214,6 +216,7 @@ impl Dispatcher {
                 let progress = self.progress.clone();
                 tokio::select! {
                     () = progress.notified() => self.progressed(),
+                    () = tokio::time::sleep(TELL_LAST) => {}
                     () = tokio::time::sleep_until(deadline) => break,
                 }
             }

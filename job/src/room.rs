@@ -168,6 +168,12 @@ impl Lane {
         self.gathering.first().map(|(due, _)| *due)
     }
 
+    /// The lowest offset that waits.
+    pub fn oldest(&self) -> Option<u64> {
+        let gathering = self.gathering.iter().map(|(_, order)| self.groups[order].items[0].offset());
+        self.ready.keys().next().copied().into_iter().chain(gathering).min()
+    }
+
     /// From now on nothing gathers: the partition is to be given away or the process ends.
     pub fn flush(&mut self) {
         self.flushing = true;

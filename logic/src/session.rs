@@ -15,7 +15,7 @@ use prost::Message;
 use proto::log::now_ms;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
-use proto::{Key, Mid, ServerId, push};
+use proto::{Key, Mid, ServerId, push, token};
 use runtime::Metrics;
 use runtime::config::FileKey;
 use uuid::Uuid;
@@ -26,6 +26,10 @@ use crate::store::{Connected, Held, Session, SessionStore, StoreError, StoreResu
 
 /// goim's keys for sessions and what they mean here.
 pub const FILE_KEYS: &[(&str, FileKey)] = &[("redis.expire", FileKey::Arg("redis_expire"))];
+
+/// How long a connection that is moving has to leave the comet where it was before it is told to end: longer than a comet
+/// that told it to move keeps it.
+const MOVING: Duration = Duration::from_secs(30);
 
 /// How long sessions live and how many a member may have.
 #[derive(Clone, Debug, clap::Args)]
@@ -187,6 +191,7 @@ impl Sessions {
     }
 
     async fn admit(&self, server: ServerId, incarnation: u64, presented: Presented<'_>) -> Result<Entered, Refused> {
+        let is_moving = token::is_moving(presented.body);
         let identity = self.auth.identify(presented).await?;
         let asked_ms = now_ms();
         let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
@@ -211,7 +216,9 @@ impl Sessions {
         // A key that is taken over may be back where it was before, and its first move may be of this millisecond.
         let connected_ms = now_ms() + u64::from(replaced.is_some());
         if let Some(old) = replaced {
-            self.kick("moved", old, session.key, asked_ms);
+            // Who moves leaves by itself, or is closed where it was; only one that does neither needs the kick.
+            let after = if is_moving { MOVING } else { Duration::ZERO };
+            self.kick("moved", old, session.key, asked_ms, after);
         }
         Ok(Entered { identity, connected_ms })
     }
@@ -219,13 +226,13 @@ impl Sessions {
     async fn evict(&self, mid: Mid, key: Key, server: ServerId, asked_ms: u64) -> StoreResult<()> {
         let session = Session { mid, key, server, incarnation: 0 };
         self.store.disconnect(&session).await?;
-        self.kick("limit", session.server, session.key, asked_ms);
+        self.kick("limit", session.server, session.key, asked_ms, Duration::ZERO);
         Ok(())
     }
 
     /// Tells a comet to close a connection that was there when the one that caused this asked to be let in. The client
     /// that caused it does not wait for the queue.
-    fn kick(&self, reason: &'static str, server: ServerId, key: Key, asked_ms: u64) {
+    fn kick(&self, reason: &'static str, server: ServerId, key: Key, asked_ms: u64, after: Duration) {
         let record = PushMsg {
             r#type: Type::Kick.into(),
             server: server.as_str().to_owned(),
@@ -235,6 +242,7 @@ impl Sessions {
         };
         let (queue, kicks) = (self.queue.clone(), self.metrics.kicks.clone());
         tokio::spawn(async move {
+            tokio::time::sleep(after).await;
             let sent = send(&*queue, record).await;
             let result = if sent.is_ok() { "ok" } else { "queue" };
             kicks.get_or_create(&KickLabels { reason, result }).inc();

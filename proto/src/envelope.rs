@@ -17,16 +17,19 @@ pub struct Caps {
     pub envelope: bool,
     /// Ops 19–22: several rooms on one connection.
     pub rooms: bool,
+    /// Op 18: connects elsewhere first when it is told to leave.
+    pub moves: bool,
 }
 
 impl Caps {
-    /// Reads the announced names; unknown ones are ignored, `rooms` implies `envelope`.
+    /// Reads the announced names; unknown ones are ignored, `rooms` and `move` imply `envelope`.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut caps = Self::default();
         for name in names {
             match name {
                 "envelope" => caps.envelope = true,
-                "rooms" => caps = Self { envelope: true, rooms: true },
+                "rooms" => (caps.envelope, caps.rooms) = (true, true),
+                "move" => (caps.envelope, caps.moves) = (true, true),
                 _ => {}
             }
         }
@@ -118,6 +121,17 @@ pub struct Welcome {
 /// Partition → the offset up to which everything was heard.
 pub type Through = BTreeMap<u32, u64>;
 
+/// Op 18 body from the server: connect to another one, with the same key and `"moving": true`, and say here when that is
+/// done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Move {
+    /// Milliseconds until this connection is closed anyhow.
+    pub within_ms: u64,
+    /// Where to, best first; empty = as it found this one.
+    pub nodes: Vec<String>,
+}
+
 /// Op 20 and 22 body: every room asked about, and `through`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomResults {
@@ -188,9 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn rooms_imply_the_envelope_and_unknown_names_nothing() {
-        assert_eq!(Caps::from_names(["rooms"]), Caps { envelope: true, rooms: true });
-        assert_eq!(Caps::from_names(["envelope", "x"]), Caps { envelope: true, rooms: false });
+    fn rooms_and_move_imply_the_envelope_and_unknown_names_nothing() {
+        let envelope = Caps { envelope: true, ..Caps::default() };
+        assert_eq!(Caps::from_names(["rooms"]), Caps { rooms: true, ..envelope });
+        assert_eq!(Caps::from_names(["move"]), Caps { moves: true, ..envelope });
+        assert_eq!(Caps::from_names(["envelope", "x"]), envelope);
         assert!(!Caps::from_names(["move2"]).any());
     }
 

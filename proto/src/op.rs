@@ -25,6 +25,9 @@ pub const SUBSCRIBE_REPLY: i32 = 15;
 pub const UNSUBSCRIBE: i32 = 16;
 /// Server → client: echoes the body of op 16.
 pub const UNSUBSCRIBE_REPLY: i32 = 17;
+/// Server → client: JSON [`crate::envelope::Move`], connect to another server. Client → server: it has, JSON list of the
+/// [`crate::envelope::Through`] it was given there. Server → client with that seq: everything before was given here.
+pub const MOVE: i32 = 18;
 /// Client → server: JSON list of room keys to enter beside those it is in.
 pub const JOIN: i32 = 19;
 /// Server → client: JSON map of room key → `ok` or an error code.

@@ -47,6 +47,12 @@ pub fn announced(body: &[u8]) -> Caps {
     Caps::from_names(names.iter().map(String::as_str))
 }
 
+/// Whether a client says that it comes from another server, where it still is: its old connection is not to be ended
+/// for that.
+pub fn is_moving(body: &[u8]) -> bool {
+    field(body, "moving").unwrap_or_default()
+}
+
 /// The signed or opaque token that an auth body carries in its field `token`, whatever the other fields hold; none when
 /// the body is no object, has no such field, or has no text there.
 pub fn carried(body: &[u8]) -> Option<String> {

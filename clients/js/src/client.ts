@@ -34,6 +34,9 @@ export interface ClientEvents {
 /** Codes after which coming back would only throw out whoever took this one's place. */
 const FINAL = new Set(["replaced", "kicked"]);
 
+/** From a server that could not be moved to to the next, milliseconds. */
+const MOVE_AGAIN_MS = 100;
+
 /** Bytes of a room's name, so that it fits a packet whatever is escaped around it. */
 const MAX_ROOM = 1024;
 
@@ -61,6 +64,8 @@ export class Client extends Emitter<ClientEvents> {
   #room: string | undefined;
   #key: string | undefined;
   #session: Session | undefined;
+  /** Settles once another session has taken over, or none could; undefined while nothing moves. */
+  #moved: Promise<void> | undefined;
   #state: StateChange["state"] | "idle" = "idle";
   #closed: ClientError | undefined;
   #reported: ClientError | undefined;
@@ -205,51 +210,26 @@ export class Client extends Emitter<ClientEvents> {
     }
   }
 
-  /** One session from finding a server to its end, which is what it answers with. */
+  /** One session from finding a server to its end, and those that took over from it; answers why the last ended. */
   async #attempt(): Promise<ClientError> {
-    const { heartbeatMs = 30_000, deadlineMs = 10_000, auth: given } = this.#options;
     let worked = false;
     try {
       this.#change({ state: "connecting" });
-      const node = await this.#router.next(deadlineMs);
-      if (this.#closed) return this.#closed;
-      if (node.backoff) this.#backoff.rule = node.backoff;
-      this.#change({ state: "connecting", url: node.url });
-      if (this.#closed) return this.#closed;
-      const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
-      if (this.#closed) return this.#closed;
-      const session = new Session({
-        url: node.url,
-        webSocket: this.#webSocket,
-        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts, auth }),
-        deadlineMs,
-        heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
-        onMessage: (message) => this.#deliver(message),
-        onCount: (online) => this.emit("count", online),
-        onGap: (gap) => this.emit("gap", gap),
-        onRefusal: (error) => this.#report(error),
+      let session = await this.#open(false, (made) => {
+        this.#session = made;
       });
-      this.#session = session;
-      const room = this.#room;
-      if (room) session.asked.add(room);
-      const reply = await session.ready;
-      if (room && session.asked.has(room)) session.joined.add(room);
-      if (!this.#options.key && reply.key) this.#key = reply.key;
-      await this.#enter(session, [...this.#rooms].filter((room) => !session.joined.has(room)));
       if (!session.alive) return await session.ended;
       worked = true;
       this.#router.worked();
       const since = Date.now();
-      const { key = this.#key, server } = reply;
-      this.#change({
-        state: "online",
-        url: node.url,
-        capabilities: session.capabilities,
-        ...(key ? { key } : {}),
-        ...(server ? { server } : {}),
-      });
-      for (const waiting of this.#waiting.splice(0)) waiting.resolve(session);
-      const error = await session.ended;
+      this.#takesOver(session);
+      let error = await session.ended;
+      await this.#moved;
+      while (this.#session && this.#session !== session) {
+        session = this.#session;
+        error = await session.ended;
+        await this.#moved;
+      }
       if (Date.now() - since >= STABLE_MS) this.#backoff.reset();
       return error;
     } catch (error) {
@@ -259,6 +239,110 @@ export class Client extends Emitter<ClientEvents> {
     } finally {
       this.#session = undefined;
       if (!worked) this.#router.failed();
+    }
+  }
+
+  /** Takes a session up on the next server, with the rooms this client wants. `made` has it before it is let in. */
+  async #open(moving: boolean, made: (session: Session) => void): Promise<Session> {
+    const { heartbeatMs = 30_000, deadlineMs = 10_000, auth: given } = this.#options;
+    const node = await this.#router.next(deadlineMs);
+    if (this.#closed) throw this.#closed;
+    if (node.backoff) this.#backoff.rule = node.backoff;
+    if (!moving) this.#change({ state: "connecting", url: node.url });
+    if (this.#closed) throw this.#closed;
+    const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
+    if (this.#closed) throw this.#closed;
+    const room = this.#room;
+    const session: Session = new Session({
+      url: node.url,
+      webSocket: this.#webSocket,
+      token: encodeToken(this.#options, { key: this.#key, room, accepts: this.#accepts, auth, moving }),
+      deadlineMs,
+      heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
+      onMessage: (message) => this.#deliver(message),
+      onCount: (online) => this.emit("count", online),
+      onGap: (gap) => this.emit("gap", gap),
+      onMove: (withinMs) => this.#move(session, withinMs),
+      onRefusal: (error) => this.#report(error),
+    });
+    made(session);
+    if (room) session.asked.add(room);
+    const reply = await session.ready;
+    if (room && session.asked.has(room)) session.joined.add(room);
+    if (!this.#options.key && reply.key) this.#key = reply.key;
+    const missing = () => [...this.#rooms].filter((name) => !session.joined.has(name));
+    if (session.capabilities) {
+      while (session.alive && missing().length > 0) await this.#enter(session, missing());
+    } else {
+      await this.#enter(session, missing());
+    }
+    return session;
+  }
+
+  /** From now on this session is the one. */
+  #takesOver(session: Session): void {
+    const { key = this.#key, server } = session.reply;
+    this.#change({
+      state: "online",
+      url: session.url,
+      capabilities: session.capabilities,
+      ...(key ? { key } : {}),
+      ...(server ? { server } : {}),
+    });
+    for (const waiting of this.#waiting.splice(0)) waiting.resolve(session);
+  }
+
+  /** The server leaves: another session takes over, and this one ends once it has given all that is its to give. */
+  #move(old: Session, withinMs: number): void {
+    if (this.#session !== old || this.#moved) return;
+    this.#moved = this.#takeOver(old, Date.now() + withinMs).finally(() => {
+      this.#moved = undefined;
+    });
+  }
+
+  /** Never fails: who finds no other server in time stays until it is closed, and comes back as after any loss. */
+  async #takeOver(old: Session, until: number): Promise<void> {
+    const accepts = new Set(this.#accepts);
+    let next: Session | undefined;
+    while (!next && old.alive && !this.#closed && Date.now() < until) {
+      const made: Session[] = [];
+      try {
+        next = await this.#open(true, (session) => {
+          made.push(session);
+          void old.ended.then(() => next ?? session.end(new ClientError("disconnected", "moved too late")));
+        });
+      } catch (error) {
+        for (const session of made) session.end(asClientError(error, "disconnected"));
+        this.#router.failed();
+        await new Promise((resolve) => setTimeout(resolve, MOVE_AGAIN_MS));
+      }
+    }
+    if (!next?.alive) return;
+    if (!old.alive || this.#closed) return next.end(this.#closed ?? new ClientError("disconnected", "moved too late"));
+    this.#session = next;
+    this.#router.worked();
+    this.#takesOver(next);
+    try {
+      await this.#catchUp(next, accepts);
+      await old.leave(next.through);
+    } catch {
+      // Whether the old one had something left to give is not known.
+      if (!this.#closed) this.emit("gap", { reason: "move", dropped: 0, ranges: [] });
+    }
+    old.end(new ClientError("disconnected", "moved"));
+  }
+
+  /** Tells a session what was changed on the one before while it was made. */
+  async #catchUp(session: Session, accepts: ReadonlySet<number>): Promise<void> {
+    const added = [...this.#accepts].filter((op) => !accepts.has(op));
+    const removed = [...accepts].filter((op) => !this.#accepts.has(op));
+    const left = [...session.asked].filter((room) => !this.#rooms.has(room));
+    if (added.length > 0) await session.request(Op.Subscribe, Op.SubscribeReply, utf8.encode(added.join(",")));
+    if (removed.length > 0) await session.request(Op.Unsubscribe, Op.UnsubscribeReply, utf8.encode(removed.join(",")));
+    for (const room of left) {
+      session.asked.delete(room);
+      session.joined.delete(room);
+      await session.request(Op.Leave, Op.LeaveReply, utf8.encode(JSON.stringify([room])));
     }
   }
 
@@ -282,7 +366,7 @@ export class Client extends Emitter<ClientEvents> {
 
   async #ask(session: Session, { rooms, bytes }: Rooms): Promise<Map<string, ClientError | undefined>> {
     try {
-      return readResults(await session.request(Op.Join, Op.JoinReply, bytes), rooms);
+      return readResults(await session.request(Op.Join, Op.JoinReply, bytes), rooms, (reply) => session.heard(reply));
     } catch (error) {
       if (!session.alive) throw error;
       if (!(error instanceof ClientError)) {
@@ -291,7 +375,8 @@ export class Client extends Emitter<ClientEvents> {
         throw why;
       }
       // Refused as a whole. Asked to wait while taking a session up again, it is better to come back later.
-      if (this.#state !== "online" && error.retryAfterMs) throw error;
+      const isReady = this.#state === "online" && session === this.#session;
+      if (!isReady && error.retryAfterMs) throw error;
       const { code, reason, retryAfterMs } = error;
       return new Map(rooms.map((room) => [room, new ClientError(code, reason, retryAfterMs, room)]));
     }

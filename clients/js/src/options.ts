@@ -45,7 +45,14 @@ export type AuthFields = Readonly<Record<string, unknown>>;
 /** goim's token plus `caps`. Throws when it is longer than a server takes. */
 export function encodeToken(
   options: ClientOptions,
-  now: { key: string | undefined; room: string | undefined; accepts: Iterable<number>; auth?: AuthFields | undefined },
+  now: {
+    key: string | undefined;
+    room: string | undefined;
+    accepts: Iterable<number>;
+    auth?: AuthFields | undefined;
+    /** It is still connected to a server that asked it to move. */
+    moving?: boolean;
+  },
 ): Uint8Array {
   const { mid = 0, platform = "web", capabilities = true } = options;
   const fields = {
@@ -54,7 +61,8 @@ export function encodeToken(
     room_id: now.room ?? "",
     platform,
     accepts: [...now.accepts],
-    ...(capabilities ? { caps: ["envelope", "rooms"] } : {}),
+    ...(capabilities ? { caps: ["envelope", "rooms", "move"] } : {}),
+    ...(now.moving ? { moving: true } : {}),
   };
   // JSON.stringify takes no bigint, and a mid may be any int64.
   const token = new TextEncoder().encode(`{"mid":${mid},${JSON.stringify(fields).slice(1)}`);

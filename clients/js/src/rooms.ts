@@ -29,11 +29,16 @@ export function chunk(rooms: readonly string[]): Rooms[] {
 
 /**
  * Reads `{"live://1": "ok", "live://2": "<error code>", "through": …}`: for each room asked about,
- * nothing when it is ok, else the refusal. A room without an answer counts as refused.
+ * nothing when it is ok, else the refusal. A room without an answer counts as refused. `heard` is given the whole.
  */
-export function readResults(reply: Uint8Array, rooms: readonly string[]): Map<string, ClientError | undefined> {
+export function readResults(
+  reply: Uint8Array,
+  rooms: readonly string[],
+  heard: (reply: object) => void = () => {},
+): Map<string, ClientError | undefined> {
   const answers = JSON.parse(new TextDecoder().decode(reply)) as Record<string, unknown> | null;
   if (typeof answers !== "object" || answers === null) throw new TypeError("a reply that is no JSON object");
+  heard(answers);
   return new Map(
     rooms.map((room) => {
       const answer = Object.hasOwn(answers, room) ? answers[room] : "unanswered";

@@ -41,6 +41,8 @@ export interface SessionOptions {
   onMessage(message: Message): void;
   onCount(online: number): void;
   onGap(gap: Gap): void;
+  /** The server leaves: connect to another within so many milliseconds (op 18). */
+  onMove(withinMs: number): void;
   /** The server refused something nobody waits for (op 24). */
   onRefusal(error: ClientError): void;
 }
@@ -64,6 +66,8 @@ export class Session {
   readonly asked = new Set<string>();
   /** Those of them it has confirmed. */
   readonly joined = new Set<string>();
+  /** Per partition, the offset from which on this session is given every push that is for it, so far as it was told. */
+  readonly through = new Map<string, number>();
 
   readonly #options: SessionOptions;
   readonly #socket: WebSocketLike;
@@ -95,7 +99,17 @@ export class Session {
     this.ready.catch(() => {}); // whoever waits for `ready` hears of it; `ended` says it too
   }
 
-  /** The server took the capabilities this client announced: ops 19–25 are spoken. */
+  /** What the auth reply said. */
+  get reply(): AuthReply {
+    return this.#reply;
+  }
+
+  /** Where it is connected. */
+  get url(): string {
+    return this.#options.url;
+  }
+
+  /** The server took the capabilities this client announced: ops 18–25 are spoken. */
   get capabilities(): boolean {
     return this.#reply.capabilities;
   }
@@ -113,6 +127,24 @@ export class Session {
     const { seq, reply } = this.#expect(replyOp, patient);
     this.#send(op, seq, body);
     return reply;
+  }
+
+  /** Takes up what a reply says in `through`. */
+  heard(reply: object): void {
+    const { through } = reply as { through?: unknown };
+    if (typeof through !== "object" || through === null) return;
+    for (const [partition, offset] of Object.entries(through)) {
+      if (typeof offset === "number") this.through.set(partition, Math.max(offset, this.through.get(partition) ?? 0));
+    }
+  }
+
+  /**
+   * Says that another session has taken over which is given everything from `through` on. Settles once everything
+   * before was given here; the server ends this session then.
+   */
+  async leave(through: ReadonlyMap<string, number>): Promise<void> {
+    const body = new TextEncoder().encode(JSON.stringify([Object.fromEntries(through)]));
+    await this.request(Op.Move, Op.Move, body);
   }
 
   /** Ends the session: closes the socket, fails what is pending. Once is enough, more is harmless. */
@@ -161,7 +193,9 @@ export class Session {
   /** Runs while the auth reply is read, not later: a push may stand right behind it. */
   #start(body: Uint8Array): void {
     if (body.length > 0) {
-      const { key, server, heartbeatMs } = parse(body) as { key?: unknown; server?: unknown; heartbeatMs?: unknown };
+      const reply = parse(body);
+      const { key, server, heartbeatMs } = reply as { key?: unknown; server?: unknown; heartbeatMs?: unknown };
+      this.heard(reply);
       this.#reply = {
         capabilities: true,
         ...(typeof key === "string" && key ? { key } : {}),
@@ -223,11 +257,16 @@ export class Session {
         this.#parting = refusalOf(body);
         this.#options.onRefusal(this.#parting);
         return;
+      case Op.Move:
+        if (this.capabilities && seq === 0) {
+          const { withinMs } = parse(body) as { withinMs?: unknown };
+          this.#options.onMove(typeof withinMs === "number" ? withinMs : 0);
+        }
+        return;
       case Op.AuthReply:
       case Op.ChangeRoomReply:
       case Op.SubscribeReply:
       case Op.UnsubscribeReply:
-      case Op.Move: // never asked for: this client does not announce "move"
       case Op.JoinReply:
       case Op.LeaveReply:
         return;

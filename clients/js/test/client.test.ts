@@ -45,7 +45,7 @@ test("auth comes first, with goim's fields and our capabilities", async (t) => {
     room_id: "live://1",
     platform: "web",
     accepts: [1000],
-    caps: ["envelope", "rooms"],
+    caps: ["envelope", "rooms", "move"],
   });
   assert.equal(client.state, "online");
   assert.equal(client.key, "k1");
@@ -526,4 +526,73 @@ test("a missing WebSocket is said in words", () => {
     if (original) Object.defineProperty(globalThis, "WebSocket", original);
     else Reflect.deleteProperty(globalThis, "WebSocket");
   }
+});
+
+test("told to move it connects elsewhere first, says how far it is given things there, and sees each push once", async (t) => {
+  const [server, next] = [await ScriptedServer.start(), await ScriptedServer.start()];
+  const both = new Client({ server: [server.url, next.url], webSocket: WebSocket, key: "k1", random: () => 0.01 });
+  t.after(async () => {
+    both.close();
+    await Promise.all([server.stop(), next.stop()]);
+  });
+  const got = new Mailbox<string>();
+  both.on("message", (message) => got.put(message.text()));
+  const gaps: unknown[] = [];
+  both.on("gap", (gap) => gaps.push(gap));
+  const servers = new Mailbox<string>();
+  both.on("state", (state) => state.state === "online" && servers.put(state.server ?? ""));
+  void both.connect();
+  const old = await server.admit({ ...CAPS, through: {} });
+  assert.equal(await servers.take("the first server"), "comet-0");
+  const joined = both.join("live://2");
+  const join = await old.expect(Op.Join);
+  old.send(Op.JoinReply, join.seq, { "live://2": "ok", through: {} });
+  await joined;
+
+  old.send(Op.Move, 0, { withinMs: 4000, nodes: [] });
+  // The one that leaves is the first of its addresses, and takes nobody any more.
+  (await server.accept()).drop();
+  const there = await next.admit({ ...CAPS, server: "comet-1", through: { "0": 5, "1": 9 } });
+  assert.deepEqual([there.token["moving"], there.token["key"]], [true, "k1"]);
+  const rejoin = await there.expect(Op.Join);
+  const twice = { room: "live://2", epoch: 1, partition: 1, offset: 9n, body: "on both" };
+  old.push(enveloped({ ...twice, offset: 8n, body: "on the old one" }), enveloped(twice));
+  there.push(enveloped(twice), enveloped({ ...twice, offset: 10n, body: "on the new one" }));
+  there.send(Op.JoinReply, rejoin.seq, { "live://2": "ok", through: { "0": 6, "1": 8 } });
+  assert.equal(await servers.take("the second server"), "comet-1");
+  const moved = await old.expect(Op.Move);
+  assert.deepEqual(JSON.parse(moved.text), [{ "0": 6, "1": 9 }]);
+  old.push(enveloped({ ...twice, offset: 7n, body: "the last" }));
+  old.send(Op.Move, moved.seq, new Uint8Array());
+  await old.closed;
+  const all = new Set<string>();
+  for (let count = 0; count < 4; count++) all.add(await got.take("a push"));
+  assert.deepEqual([...all].sort(), ["on both", "on the new one", "on the old one", "the last"]);
+  there.push(enveloped(twice), enveloped({ ...twice, offset: 11n, body: "later" }));
+  assert.equal(await got.take("what comes later"), "later");
+  assert.deepEqual([both.state, gaps], ["online", []]);
+});
+
+test("who finds no other server in time stays until it is closed, and comes back then", async (t) => {
+  const { server, client, until } = await pair(t);
+  void client.connect();
+  const old = await server.admit({ ...CAPS, through: {} });
+  await until("online");
+  old.send(Op.Move, 0, { withinMs: 150, nodes: [] });
+  const refused = await server.accept();
+  refused.drop();
+  old.push(enveloped({ body: "still" }));
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  assert.equal(client.state, "online");
+  old.drop();
+  await until("offline");
+  // Of those tries to move that are still on their way, none may be taken for the one that comes back.
+  while (true) {
+    const back = await server.accept();
+    const auth = await back.expect(Op.Auth).catch(() => undefined);
+    if (!auth || JSON.parse(auth.text).moving) continue;
+    back.send(Op.AuthReply, auth.seq, CAPS);
+    break;
+  }
+  await until("online");
 });

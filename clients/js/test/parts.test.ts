@@ -79,7 +79,7 @@ test("the token has goim's fields and our capabilities, and takes any int64", ()
     new TextDecoder().decode(encodeToken({ server: "", ...options }, { ...now, auth }));
   assert.equal(
     text({ mid: 9223372036854775807n }),
-    '{"mid":9223372036854775807,"key":"","room_id":"live://1","platform":"web","accepts":[1000],"caps":["envelope","rooms"]}',
+    '{"mid":9223372036854775807,"key":"","room_id":"live://1","platform":"web","accepts":[1000],"caps":["envelope","rooms","move"]}',
   );
   assert.equal(
     text({ capabilities: false, platform: "ios", auth: { token: "t" } }),

@@ -1,9 +1,12 @@
 //! The stream of deliveries that one job has to this comet: frames are handed to the shards in their order, many at a
 //! time, and answered in their order as the shards take them.
 //!
+//! The answers also say in which rooms somebody is here ([`crate::interest`]).
+//!
 //! Bounded by credit: job stops while so many bytes are not answered, so a comet whose shards are slow slows down job
 //! instead of filling up.
 
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use futures::poll;
@@ -14,6 +17,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{Pending, Service};
+use crate::interest;
 
 /// Bytes of frames that job may send ahead of our answers.
 const CREDIT: u64 = 4 * 1024 * 1024;
@@ -31,6 +35,7 @@ enum Taken {
 pub(super) async fn serve(service: Service, mut frames: Streaming<Down>, answers: Answers) {
     // Credit bounds what can be in here.
     let (handing, handed) = mpsc::unbounded_channel();
+    let rooms = service.shared.interest.stream();
     let reading = async {
         loop {
             match frames.message().await {
@@ -46,7 +51,7 @@ pub(super) async fn serve(service: Service, mut frames: Streaming<Down>, answers
     };
     tokio::select! {
         () = reading => {}
-        () = answer(handed, &answers) => {}
+        () = answer(handed, &rooms, &answers) => {}
         () = service.ending.cancelled() => {
             // A job that does not read has no use for the reason either.
             let _best_effort = answers.try_send(Err(Status::unavailable("this comet is ending")));
@@ -91,36 +96,71 @@ fn refusal(status: &Status) -> Remark {
     Remark { code: status.code() as i32, text: status.message().to_owned(), ..Remark::default() }
 }
 
-/// Answers frames in their order; one message answers all that are taken by then.
-async fn answer(mut handed: mpsc::UnboundedReceiver<Taken>, answers: &Answers) {
-    let mut up = Up { credit: CREDIT, ..Up::default() };
-    let (mut frame, mut held) = (0, None);
-    while answers.send(Ok(std::mem::take(&mut up))).await.is_ok() {
-        let mut next = match held.take() {
-            Some(next) => next,
-            None => match handed.recv().await {
-                Some(taken) => Box::pin(taken.answered()),
+/// Frames on their way through the shards.
+struct Frames {
+    handed: mpsc::UnboundedReceiver<Taken>,
+    /// The oldest that is not taken yet, if it was looked at.
+    held: Option<Pin<Box<dyn Future<Output = Remark> + Send>>>,
+}
+
+impl Frames {
+    /// What there is to say of the next frame once it is taken; `None` after the last. Cancel safe.
+    async fn next(&mut self) -> Option<Remark> {
+        let held = match &mut self.held {
+            Some(held) => held,
+            none => none.insert(Box::pin(self.handed.recv().await?.answered())),
+        };
+        let remark = held.await;
+        self.held = None;
+        Some(remark)
+    }
+}
+
+/// Answers frames in their order, one message all that are taken by then, and says before that which rooms changed.
+async fn answer(handed: mpsc::UnboundedReceiver<Taken>, rooms: &interest::Stream, answers: &Answers) {
+    let mut frames = Frames { handed, held: None };
+    let mut taken = 0;
+    let welcome = Up { credit: CREDIT, ..Up::default() };
+    if answers.send(Ok(welcome)).await.is_err() {
+        return;
+    }
+    loop {
+        let (mut up, before) = (Up::default(), taken);
+        let mut next = tokio::select! {
+            remark = frames.next() => match remark {
+                Some(remark) => Some(remark),
                 None => return,
             },
+            () = rooms.changed() => None,
         };
-        let mut remark = next.as_mut().await;
-        loop {
-            frame += 1;
-            up.taken = frame;
+        while let Some(remark) = next {
+            taken += 1;
             if remark != Remark::default() {
-                up.remarks.push(Remark { frame, ..remark });
+                up.remarks.push(Remark { frame: taken, ..remark });
             }
-            let Ok(taken) = handed.try_recv() else {
-                break;
+            next = match poll!(pin!(frames.next())) {
+                Poll::Ready(remark) => remark,
+                Poll::Pending => None,
             };
-            next = Box::pin(taken.answered());
-            match poll!(next.as_mut()) {
-                Poll::Ready(ready) => remark = ready,
-                Poll::Pending => {
-                    held = Some(next);
-                    break;
-                }
+        }
+        // After it is known what is answered: so all that was noted before it was taken goes first.
+        let Some(mut changes) = rooms.take() else {
+            let text = "this stream has not taken which rooms changed: begin another";
+            // A job that does not read has no use for the reason either.
+            let _best_effort = answers.try_send(Err(Status::resource_exhausted(text)));
+            return;
+        };
+        up.interest = changes.pop();
+        up.taken = taken;
+        for interest in changes {
+            let first = Up { taken: before, interest: Some(interest), ..Up::default() };
+            if answers.send(Ok(first)).await.is_err() {
+                return;
             }
+        }
+        let is_news = taken > before || up.interest.is_some();
+        if is_news && answers.send(Ok(up)).await.is_err() {
+            return;
         }
     }
 }

@@ -62,7 +62,7 @@ impl Session {
         };
         channel.close(reason);
         let reason = channel.closing().unwrap_or(reason);
-        if matches!(reason, Close::Drain | Close::Missed) {
+        if matches!(reason, Close::Drain | Close::Missed | Close::Moved) {
             // What was pushed before the close is still the client's; who does not read by then goes without.
             let _in_time = tokio::time::timeout(LAST_FLUSH, flushed(&channel)).await;
         }

@@ -10,7 +10,7 @@ const TOKEN: &str = r#"{"room_id":"r"}"#;
 
 /// Vouches for a partition from its record 5 on.
 fn vouch(job: &Job, partition: u32) {
-    let marks = vec![Mark { partition, from: 5, through: 5, floor: 5 }];
+    let marks = vec![Mark { partition, from: 5, through: 5, floor: 5, sent: 0 }];
     job.send(Frame::Marks(Marks { group: "g".into(), epoch: 7, generation: 1, marks }));
 }
 

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comet::logic::memory::MemoryLogic;
+use proto::comet::{BroadcastRoomReq, Id, Owner};
+use proto::delivery::down::Frame;
+use proto::delivery::{Down, Mark, Marks};
 use runtime::Process;
 use runtime::pod::DRAIN_ANNOTATION;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::support::*;
 
@@ -98,6 +102,72 @@ async fn capable_clients_are_told_to_connect_to_another() {
         client.rest().await,
         packet(24, 0, &br#"{"code":"drain","reason":"this server is leaving: connect to another"}"#[..])
     );
+    comet.stop().await;
+}
+
+/// What a job sends: a push to room `r`, or how far this comet was sent everything.
+async fn job(comet: &Comet) -> (tokio::sync::mpsc::UnboundedSender<Down>, impl Fn(u64) -> Frame, impl Fn(u64) -> Frame) {
+    let (frames, sent) = tokio::sync::mpsc::unbounded_channel();
+    let mut up = comet.delivery().deliver(UnboundedReceiverStream::new(sent)).await.unwrap().into_inner();
+    tokio::spawn(async move { while let Ok(Some(_)) = up.message().await {} });
+    let room = |offset: u64| {
+        let owner = Some(Owner { group: "g".into(), generation: 1, floor: Some(0) });
+        let proto = Some(raw(&[&offset.to_string()]));
+        let ids = vec![Id { epoch: 7, partition: 3, offset, ..Id::default() }];
+        Frame::Room(BroadcastRoomReq { room_id: "r".into(), proto, ids, owner })
+    };
+    let mark = |through: u64| {
+        let marks = vec![Mark { partition: 3, from: 0, through, floor: 0, sent: through }];
+        Frame::Marks(Marks { group: "g".into(), epoch: 7, generation: 1, marks })
+    };
+    (frames, room, mark)
+}
+
+fn down(frame: Frame) -> Down {
+    Down { frame: Some(frame), ..Down::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_its_new_connection() {
+    let (comet, logic) = comet(&["--flush", "1s"]).await;
+    let (frames, room, mark) = job(&comet).await;
+    frames.send(down(mark(0))).unwrap();
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","room_id":"r","caps":["move"]}"#)).await;
+    assert_eq!(client.packet().await.op, 8);
+    comet.process.shutdown.begin();
+    let order = client.packet().await;
+    assert_eq!((order.op, &order.body[..]), (18, &br#"{"withinMs":4000,"nodes":[]}"#[..]));
+    client.send(&packet(18, 2, r#"[{"3":1},{"3":2}]"#)).await;
+    frames.send(down(room(0))).unwrap();
+    frames.send(down(mark(1))).unwrap();
+    assert_eq!(client.packet().await.op, 25);
+    client.got_nothing().await;
+    frames.send(down(room(1))).unwrap();
+    frames.send(down(mark(2))).unwrap();
+    let pushed = client.packet().await;
+    assert_eq!((pushed.op, pushed.body.last()), (25, Some(&b'1')));
+    assert_eq!(client.rest().await, packet(18, 2, ""));
+    eventually("logic is told", || disconnected(&logic).len() == 1).await;
+    assert_eq!((comet.closed("moved"), comet.closed("drain")), (1.0, 0.0));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_move_and_does_not_is_told_of_a_gap_and_closed() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","caps":["move"]}"#)).await;
+    assert_eq!(client.packet().await.op, 8);
+    client.send(&packet(18, 2, "{}")).await;
+    assert_eq!(client.packet().await.op, 24, "a body that is no list");
+    comet.process.shutdown.begin();
+    assert_eq!(client.packet().await.op, 18);
+    let gap = client.packet().await;
+    assert_eq!((gap.op, &gap.body[..]), (23, &br#"{"reason":"drain","dropped":0,"ranges":[]}"#[..]));
+    assert_eq!(client.packet().await.op, 24);
+    client.closes().await;
+    assert_eq!(comet.closed("drain"), 1.0);
     comet.stop().await;
 }
 

@@ -1,8 +1,10 @@
 //! The stream of deliveries that job has to a comet.
 
+use std::collections::BTreeSet;
+
 use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner, PushMsgReq};
 use proto::delivery::down::Frame;
-use proto::delivery::{ClaimReq, Down, KickReq, Mark, Marks, Remark, Up};
+use proto::delivery::{ClaimReq, Down, Interest, KickReq, Mark, Marks, Remark, Up};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -15,13 +17,15 @@ pub struct Job {
     up: Streaming<Up>,
     taken: u64,
     remarks: Vec<Remark>,
+    rooms: BTreeSet<String>,
+    knows_rooms: bool,
 }
 
 impl Job {
     pub async fn open(comet: &Comet) -> Self {
         let (frames, sent) = mpsc::unbounded_channel();
         let up = within(comet.delivery().deliver(UnboundedReceiverStream::new(sent))).await.unwrap().into_inner();
-        let mut job = Self { frames, up, taken: 0, remarks: vec![] };
+        let mut job = Self { frames, up, taken: 0, remarks: vec![], rooms: BTreeSet::new(), knows_rooms: false };
         let welcome = job.answer().await.unwrap().unwrap();
         assert_eq!((welcome.taken, welcome.credit), (0, 4 << 20));
         job
@@ -48,7 +52,7 @@ impl Job {
     }
 
     fn mark(&self, from: u64, through: u64, generation: i32) {
-        let marks = vec![Mark { partition: 3, from, through, floor: through }];
+        let marks = vec![Mark { partition: 3, from, through, floor: through, sent: through }];
         self.send(Frame::Marks(Marks { group: "g".into(), epoch: 7, generation, marks }));
     }
 
@@ -56,13 +60,31 @@ impl Job {
         within(self.up.message()).await
     }
 
+    fn hear(&mut self, up: Up) {
+        if let Some(Interest { entered, left, complete }) = up.interest {
+            left.iter().for_each(|room| assert!(self.rooms.remove(room), "{room} was not there"));
+            self.rooms.extend(entered);
+            self.knows_rooms |= complete;
+        }
+        self.taken = up.taken;
+        self.remarks.extend(up.remarks);
+    }
+
+    /// Waits until these are the rooms that somebody is in.
+    async fn until_rooms(&mut self, rooms: &[&str]) {
+        while !self.knows_rooms || !self.rooms.iter().eq(rooms) {
+            let up = self.answer().await.unwrap().unwrap();
+            self.hear(up);
+        }
+    }
+
     /// Waits until so many frames are taken.
     pub async fn taken(&mut self, count: u64) {
         while self.taken < count {
             let up = self.answer().await.unwrap().unwrap();
-            assert!(up.taken > self.taken && up.taken <= count, "{up:?}");
-            self.taken = up.taken;
-            self.remarks.extend(up.remarks);
+            assert!(up.taken <= count, "{up:?}");
+            assert!(up.taken > self.taken || up.interest.is_some(), "{up:?}");
+            self.hear(up);
         }
     }
 }
@@ -207,11 +229,55 @@ async fn what_waited_for_a_comet_comes_although_nobody_vouches_for_what_was_befo
     let (comet, _) = comet(&[]).await;
     let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
     let mut job = Job::open(&comet).await;
-    let marks = vec![Mark { partition: 3, from: 9, through: 9, floor: 2 }];
+    let marks = vec![Mark { partition: 3, from: 9, through: 9, floor: 2, sent: 0 }];
     job.send(Frame::Marks(Marks { group: "g".into(), epoch: 7, generation: 1, marks }));
     job.room(4, 1);
     job.taken(2).await;
     assert_eq!(client.pushed().await, [(1000, "4".into())]);
     assert_eq!(comet.metric("holes_total"), 0.0);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_says_in_which_rooms_somebody_is_and_a_room_before_what_is_answered_after_it_began() {
+    let (comet, _) = comet(&[]).await;
+    let mut first = Client::signed_in(&comet, false, r#"{"key":"a","room_id":"r"}"#).await;
+    let mut job = Job::open(&comet).await;
+    job.until_rooms(&["r"]).await;
+    let second = Client::signed_in(&comet, true, r#"{"key":"b","room_id":"s"}"#).await;
+    job.mark(0, 0, 1);
+    job.taken(1).await;
+    assert!(job.rooms.contains("s"), "the client was told that it is in before this mark was sent");
+    drop(second);
+    job.until_rooms(&["r"]).await;
+    first.send(&packet(12, 2, "t")).await;
+    assert_eq!(first.packet().await.op, 13);
+    job.until_rooms(&["t"]).await;
+    let mut later = Job::open(&comet).await;
+    later.until_rooms(&["t"]).await;
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_a_room_here_is_not_for_it_and_a_client_is_told_from_where_on_it_is_given_all() {
+    let (comet, _) = comet(&[]).await;
+    let mut job = Job::open(&comet).await;
+    job.mark(0, 3, 1);
+    job.room(4, 1);
+    job.taken(2).await;
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","room_id":"r","caps":["rooms"]}"#)).await;
+    let welcome = String::from_utf8(client.packet().await.body.to_vec()).unwrap();
+    assert!(welcome.ends_with(r#""through":{"3":5}}"#), "{welcome}");
+    // From a job that takes over: none of it was for this client, and all of it would come after what is later.
+    let mut later = Job::open(&comet).await;
+    later.mark(3, 3, 2);
+    (3..6).for_each(|offset| later.room(offset, 2));
+    later.taken(4).await;
+    let pushed = client.packet().await;
+    assert_eq!((pushed.op, pushed.body.last()), (25, Some(&b'5')));
+    client.send(&packet(19, 2, r#"["s"]"#)).await;
+    assert_eq!(client.packet().await.body, r#"{"s":"ok","through":{"3":6}}"#.as_bytes());
+    assert_eq!(comet.metric(r#"dropped_total{reason="before_room"}"#), 2.0);
     comet.stop().await;
 }

@@ -1,18 +1,21 @@
-//! A comet with one client after the other, who is in every room and has the key of records for this comet: the real
-//! repeat filter and owners, and a model of what stands between them and the streams. It also judges its clients.
+//! A comet with one client after the other, who enters and leaves rooms and has the key of records for this comet: the
+//! real repeat filter, owners and interest, and a model of what stands between them and the streams. It also judges its
+//! clients.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
-use comet::owners::{Heard, Owners};
+use comet::interest::{Audience, Interest};
+use comet::owners::Heard;
 use comet::repeats::{Repeats, Sender};
 use job::comet::queue::Way;
 use job::push::Target as To;
 use proto::Key;
 use proto::envelope::PushId;
 
-use super::job_model::{EPOCH, Frame, Stream};
-use super::world::{Mutant, Target};
+use super::job_model::{Answer, EPOCH, Frame, Stream};
+use super::world::{Mutant, ROOMS, Target};
 
 /// What one client saw of the world.
 #[derive(Default)]
@@ -22,13 +25,15 @@ struct Life {
     is_over: bool,
     got: Vec<u64>,
     gaps: Vec<Range<u64>>,
+    /// For each room that it is in: it was in before this record was pushed.
+    rooms: [Option<u64>; ROOMS + 1],
 }
 
 pub struct Comet {
     index: usize,
     mutant: Mutant,
     repeats: Repeats,
-    owners: Owners,
+    interest: Arc<Interest>,
     highest: Option<u64>,
     last_generation: i32,
     lives: Vec<Life>,
@@ -53,7 +58,7 @@ impl Comet {
             index,
             mutant,
             repeats: Repeats::default(),
-            owners: Owners::default(),
+            interest: Arc::default(),
             highest: None,
             last_generation: 0,
             lives: Vec::new(),
@@ -81,12 +86,46 @@ impl Comet {
     /// so, by when somebody has claimed it.
     pub fn let_in(&mut self) {
         let is_complete = match self.way {
-            Way::Stream => self.owners.are_complete(),
+            Way::Stream => self.interest.owners().are_complete(),
             Way::Calls => self.is_claimed,
         };
         if (is_complete || self.mutant == Mutant::OpenGate) && !self.is_here {
             self.is_here = true;
             self.lives.push(Life { began: self.pushed, ..Life::default() });
+        }
+    }
+
+    /// The client enters this room, or leaves it if it is to.
+    pub fn enter_or_leave(&mut self, room: u8, leaves: bool) {
+        let (pushed, interest) = (self.pushed, self.interest.clone());
+        let Some(life) = self.client() else {
+            return;
+        };
+        let (place, name) = (&mut life.rooms[usize::from(room)], room.to_string());
+        match place {
+            Some(_) if leaves => {
+                *place = None;
+                interest.end(&name.as_str().into());
+            }
+            None if !leaves => {
+                interest.begin(&name.as_str().into());
+                *place = Some(pushed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Says on this stream what changed in the rooms.
+    pub fn say_rooms(&self, stream: &mut Option<Stream>) {
+        let Some(stream) = stream.as_mut().filter(|stream| stream.way == Way::Stream) else {
+            return;
+        };
+        let rooms = stream.rooms.get_or_insert_with(|| self.interest.stream());
+        for mut rooms in rooms.take().unwrap() {
+            if self.mutant == Mutant::RoomsUntold && rooms.complete {
+                rooms.entered.clear();
+            }
+            stream.up.push_back(Answer::Rooms(rooms));
         }
     }
 
@@ -102,20 +141,25 @@ impl Comet {
     }
 
     /// Takes the next frame of a stream and answers it.
-    pub fn take(&mut self, stream: &mut Option<Stream>) {
-        let Some(stream) = stream else {
+    pub fn take(&mut self, slot: &mut Option<Stream>) {
+        let Some(stream) = slot else {
             return;
         };
         let Some(frame) = stream.down.pop_front() else {
             return;
         };
-        if self.mutant == Mutant::AnswerEarly && matches!(frame, Frame::Batch { .. }) {
-            stream.up.push_back(false);
+        let fenced = if self.mutant == Mutant::AnswerEarly && matches!(frame, Frame::Batch { .. }) {
             self.unqueued.push((frame, stream.generation));
-            return;
+            false
+        } else {
+            self.obey(frame, stream.generation)
+        };
+        if self.mutant == Mutant::RoomsLate {
+            stream.up.push_back(Answer::Taken(fenced));
+            return self.say_rooms(slot);
         }
-        let fenced = self.obey(frame, stream.generation);
-        stream.up.push_back(fenced);
+        self.say_rooms(slot);
+        slot.iter_mut().for_each(|stream| stream.up.push_back(Answer::Taken(fenced)));
     }
 
     /// Takes the next frame of a stream that nobody listens to any more.
@@ -144,7 +188,7 @@ impl Comet {
 
     /// Does what a frame says. Returns whether it was fenced.
     fn obey(&mut self, frame: Frame, generation: i32) -> bool {
-        if !self.owners.claim("g", EPOCH, 0, generation) {
+        if !self.interest.owners().claim("g", EPOCH, 0, generation) {
             return true;
         }
         if self.mutant == Mutant::FilterPerOwner
@@ -155,12 +199,16 @@ impl Comet {
         match frame {
             Frame::Claim => {
                 self.is_claimed = true;
-                self.owners.count("g", EPOCH, 1);
+                self.interest.owners().count("g", EPOCH, 1);
             }
             Frame::Vouch(vouches) => {
                 for vouch in vouches {
                     let mut floor = vouch.floor;
-                    let heard = self.owners.hear("g", EPOCH, 0, generation, vouch.from..vouch.through);
+                    if let Some(offset) = vouch.sent.checked_sub(1) {
+                        self.see(offset, generation);
+                    }
+                    let vouched = vouch.from..vouch.through;
+                    let heard = self.interest.owners().hear("g", EPOCH, 0, generation, vouched);
                     if let Heard::Missed(range) = heard
                         && self.mutant != Mutant::SilentHole
                     {
@@ -177,7 +225,9 @@ impl Comet {
                 for item in batch.items.iter() {
                     let id = &item.push.id;
                     let id = PushId { epoch: id.epoch, partition: id.partition, offset: id.offset };
-                    if self.is_new(&sender, id, &item.push.target)
+                    self.see(id.offset, generation);
+                    if self.is_for_somebody(id, &item.push.target)
+                        && self.is_new(&sender, id, &item.push.target)
                         && let Some(life) = self.client()
                     {
                         life.got.push(id.offset);
@@ -186,6 +236,22 @@ impl Comet {
             }
         }
         false
+    }
+
+    fn see(&self, offset: u64, generation: i32) {
+        let id = PushId { epoch: EPOCH, partition: 0, offset };
+        assert!(self.interest.owners().see("g", id, generation), "who is fenced was turned away before");
+    }
+
+    fn is_for_somebody(&self, id: PushId, target: &To) -> bool {
+        let To::Room(room) = target else {
+            return true;
+        };
+        match self.interest.audience(room) {
+            Audience::Nobody => false,
+            Audience::Since(_) if self.mutant == Mutant::RoomsSinceEver => true,
+            Audience::Since(since) => since.is_none_or(|since| !since.covers("g", id)),
+        }
     }
 
     /// Who is connected.
@@ -243,7 +309,10 @@ impl Comet {
                 return Err(format!("{who} was told of the gaps {:?} although nobody left it out", life.gaps));
             }
             for (offset, target) in (0..).zip(log).skip(life.began as usize) {
-                let is_for_it = !matches!(target, Target::Key(comet) if *comet != self.index);
+                let is_for_it = match target {
+                    Target::Key(comet) => *comet == self.index,
+                    Target::Room(room) => life.rooms[usize::from(*room)].is_some_and(|entered| entered <= offset),
+                };
                 let is_told = life.gaps.iter().any(|gap| gap.contains(&offset));
                 if is_for_it && !is_told && !life.got.contains(&offset) {
                     return Err(format!("{who} was not given record {offset} and not told"));

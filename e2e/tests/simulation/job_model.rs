@@ -12,6 +12,7 @@ use job::push::{Partition, Push};
 use job::room::{Batching, Item};
 use parking_lot::Mutex;
 use prost::Message as _;
+use proto::delivery::Interest;
 use proto::log::Record;
 use proto::logic::PushMsg;
 use proto::logic::push_msg::Type;
@@ -32,15 +33,25 @@ pub enum Frame {
     Batch { batch: Batch, floor: u64 },
 }
 
+/// What comes back.
+pub enum Answer {
+    /// In which rooms somebody is there.
+    Rooms(Interest),
+    /// A frame was taken, and whether it was fenced.
+    Taken(bool),
+}
+
 /// A stream as it is between the two.
 pub struct Stream {
     pub generation: i32,
     /// Calls: a stream with one batch out at a time, on which nothing is vouched for.
-    way: Way,
+    pub way: Way,
     /// On its way to the comet.
     pub down: VecDeque<Frame>,
-    /// Answers on their way: whether the frame was fenced.
-    pub up: VecDeque<bool>,
+    /// Answers on their way.
+    pub up: VecDeque<Answer>,
+    /// The comet's end of it as far as rooms go, once it has seen the stream.
+    pub rooms: Option<comet::interest::Stream>,
     sent: VecDeque<Frame>,
 }
 
@@ -151,7 +162,7 @@ impl Job {
     }
 
     /// Opens a stream, or begins with calls, unless that was done or the comet is not known.
-    pub fn open(&mut self, comet: usize, way: Way) {
+    pub fn open(&mut self, comet: usize, way: Way, now: Instant) {
         let Some(queue) = self.queues[comet].as_ref().filter(|_| self.streams[comet].is_none()) else {
             return;
         };
@@ -159,10 +170,10 @@ impl Job {
         let is_wrong = self.mutant == Mutant::CallsBetween && self.opened.is_multiple_of(2);
         let way = if is_wrong { Way::Calls } else { way };
         let (down, up, sent) = Default::default();
-        self.streams[comet] = Some(Stream { generation: self.generation, way, down, up, sent });
+        self.streams[comet] = Some(Stream { generation: self.generation, way, down, up, rooms: None, sent });
         queue.goes_by(way);
         queue.unclaim();
-        queue.all_away();
+        queue.all_away(now);
         queue.retry();
     }
 
@@ -177,7 +188,7 @@ impl Job {
                 }
             }
         }
-        queue.all_away();
+        queue.all_away(now);
         Some(stream)
     }
 
@@ -220,7 +231,14 @@ impl Job {
         let (Some(queue), Some(stream)) = (&self.queues[comet], &mut self.streams[comet]) else {
             return;
         };
-        while let Some(fenced) = stream.up.pop_front() {
+        while let Some(answer) = stream.up.pop_front() {
+            let fenced = match answer {
+                Answer::Taken(fenced) => fenced,
+                Answer::Rooms(rooms) => {
+                    queue.interested(rooms, now);
+                    continue;
+                }
+            };
             let frame = stream.sent.pop_front().unwrap();
             match frame {
                 _ if fenced => self.partition.fence(),

@@ -11,6 +11,8 @@ use super::job_model::{Job, STALL};
 
 /// Comets in a world.
 pub const COMETS: usize = 2;
+/// Rooms in a world, from 1 on.
+pub const ROOMS: usize = 2;
 const STEPS: usize = 140;
 /// Steps that everything has to come to rest.
 const REST: usize = 2_000;
@@ -51,10 +53,16 @@ pub enum Mutant {
     CallsBetween,
     /// comet lets clients in before anybody vouched for anything.
     OpenGate,
+    /// comet answers what it has heard before it says which rooms began.
+    RoomsLate,
+    /// comet says on a new stream only which rooms change from then on.
+    RoomsUntold,
+    /// comet gives those who enter a room what is older than the room.
+    RoomsSinceEver,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::CommitEarly,
         Self::CommitUntold,
         Self::ForgetHole,
@@ -71,13 +79,16 @@ impl Mutant {
         Self::GivenUnsaid,
         Self::CallsBetween,
         Self::OpenGate,
+        Self::RoomsLate,
+        Self::RoomsUntold,
+        Self::RoomsSinceEver,
     ];
 }
 
 /// What a record is for: what keeps its order among itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A room with a member on every comet.
+    /// A room that clients enter and leave.
     Room(u8),
     /// A key on this comet.
     Key(usize),
@@ -140,9 +151,16 @@ impl World {
         if self.seeded.below(8) == 0 {
             self.comets[comet].let_in();
         }
+        if self.seeded.below(6) == 0 {
+            let (room, leaves) = (1 + self.seeded.below(ROOMS), self.seeded.below(4) == 0);
+            self.comets[comet].enter_or_leave(room as u8, leaves);
+        }
+        if self.seeded.below(8) == 0 {
+            self.comets[comet].say_rooms(&mut self.owner.streams[comet]);
+        }
         match self.seeded.below(100) {
             0..20 => {
-                let target = match self.seeded.below(3) {
+                let target = match self.seeded.below(1 + ROOMS) {
                     0 => Target::Key(self.seeded.below(COMETS)),
                     room => Target::Room(room as u8),
                 };
@@ -180,7 +198,7 @@ impl World {
         if self.owner.join(comet, self.now) || self.owner.has_let_go(comet) {
             self.comets[comet].left_out();
         }
-        self.owner.open(comet, self.comets[comet].way);
+        self.owner.open(comet, self.comets[comet].way, self.now);
     }
 
     /// The stream to a comet breaks: what is on its way down may still arrive, no answer does.
@@ -222,7 +240,7 @@ impl World {
                 1 | 2 => zombie.send(comet, self.now),
                 3 => self.comets[comet].take(&mut zombie.streams[comet]),
                 4 => zombie.hear(comet, self.now),
-                _ => zombie.open(comet, self.comets[comet].way),
+                _ => zombie.open(comet, self.comets[comet].way, self.now),
             }
         }
     }
@@ -262,6 +280,7 @@ impl World {
                 self.comets[index].take_late();
                 self.comets[index].let_in();
                 self.open(index);
+                self.comets[index].say_rooms(&mut self.owner.streams[index]);
                 self.owner.send(index, self.now);
                 for _ in 0..8 {
                     self.comets[index].take(&mut self.owner.streams[index]);

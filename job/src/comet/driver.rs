@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use proto::delivery::{ClaimReq, HelloReply, Remark};
+use proto::delivery::{ClaimReq, HelloReply};
 use tokio::time::Instant;
 
-use super::pipe::{Pipe, Sent};
+use super::pipe::{Pipe, Said, Sent};
 use super::queue::{Batch, State, Way};
 use super::{Call, Comet, CometError, Link, grpc};
 use crate::fleet::{Fleet, Seat};
@@ -74,7 +74,7 @@ impl Driver {
                 // Another address under the same id: whoever is there is asked first.
                 (client, version) = (current, current_version);
                 calls.clear();
-                self.seat.queue.all_away();
+                self.seat.queue.all_away(now);
                 (asking, self.failures, self.ask_at) = (None, 0, now);
                 self.lost();
             }
@@ -156,10 +156,10 @@ impl Driver {
     }
 
     /// Something came up the stream.
-    fn said(&mut self, said: Result<Vec<(Sent, Remark)>, CometError>) {
+    fn said(&mut self, said: Result<Said, CometError>) {
         let now = Instant::now();
-        let answered = match said {
-            Ok(answered) => answered,
+        let Said { interest, answered } = match said {
+            Ok(said) => said,
             Err(error) => {
                 tracing::debug!(comet = %self.seat, %error, "stream ended");
                 self.metrics.errors.get_or_create(&Reason { reason: "comet" }).inc();
@@ -168,6 +168,9 @@ impl Driver {
             }
         };
         self.ask_at = now + ASK;
+        if let Some(interest) = interest {
+            self.seat.queue.interested(interest, now);
+        }
         for (sent, remark) in answered {
             match sent {
                 Sent::Claim(partitions) => {
@@ -271,7 +274,7 @@ impl Driver {
                 if let Some(link) = link {
                     self.pipe = Some(Pipe::new(link));
                     self.seat.queue.unclaim();
-                    self.seat.queue.all_away();
+                    self.seat.queue.all_away(now);
                 }
                 self.last = Some(known.clone());
                 self.seat.queue.claimed(&claimed);
@@ -300,7 +303,7 @@ impl Driver {
     /// It must say who it is before it is sent anything more.
     fn lost(&mut self) {
         if self.pipe.take().is_some() {
-            self.seat.queue.all_away();
+            self.seat.queue.all_away(Instant::now());
         }
         if self.known.take().is_some() {
             self.metrics.comets.dec();

@@ -1,13 +1,13 @@
 //! A comet in memory: keeps what it is sent and misbehaves when told to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::comet::Owner;
 use proto::delivery::down::Frame;
-use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Mark, Marks, Remark, Up};
+use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Interest, Mark, Marks, Remark, Up};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
@@ -53,6 +53,10 @@ struct Shared {
     keys: Mutex<Vec<String>>,
     /// What was vouched for.
     marks: Mutex<Vec<Mark>>,
+    /// The rooms that somebody is in; `None` = it does not say, so that it is sent every room.
+    rooms: Mutex<Option<BTreeSet<String>>>,
+    /// What of that was not said yet.
+    changes: Mutex<Option<Interest>>,
     hang_up: Notify,
     busy: Mutex<HashMap<u32, usize>>,
     /// The most calls of one partition that were open at once.
@@ -86,6 +90,8 @@ impl MemoryComet {
             in_topic: Mutex::default(),
             keys: Mutex::default(),
             marks: Mutex::default(),
+            rooms: Mutex::default(),
+            changes: Mutex::default(),
             hang_up: Notify::new(),
             busy: Mutex::default(),
             most: Mutex::default(),
@@ -112,6 +118,14 @@ impl MemoryComet {
     /// From now on only these keys are here.
     pub fn holds(&self, keys: &[&str]) {
         *self.shared.keys.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
+    }
+
+    /// From now on these rooms have somebody. Who connects is told at once, who is connected with the next answer.
+    pub fn has_rooms(&self, rooms: &[&str]) {
+        let new: BTreeSet<String> = rooms.iter().map(|room| (*room).to_owned()).collect();
+        let old = self.shared.rooms.lock().replace(new.clone()).unwrap_or_default();
+        let (entered, left) = (new.difference(&old).cloned().collect(), old.difference(&new).cloned().collect());
+        *self.shared.changes.lock() = Some(Interest { entered, left, complete: true });
     }
 
     /// Every call it took, in order.
@@ -202,7 +216,8 @@ impl MemoryComet {
             let answer = remark.map(|remark| {
                 let is_plain = remark == Remark::default();
                 let remarks = if is_plain { vec![] } else { vec![Remark { frame: taken, ..remark }] };
-                Up { taken, credit: 0, remarks }
+                // Noted before the frame was taken, so it goes first.
+                Up { taken, remarks, interest: self.shared.changes.lock().take(), ..Up::default() }
             });
             if up.send(answer).is_err() {
                 return;
@@ -239,6 +254,12 @@ impl Comet for MemoryComet {
         }
         let (down, frames) = mpsc::unbounded_channel();
         let (answers, up) = mpsc::unbounded_channel();
+        if let Some(rooms) = &*self.shared.rooms.lock() {
+            self.shared.changes.lock().take();
+            let interest = Interest { entered: rooms.iter().cloned().collect(), left: vec![], complete: true };
+            // Read later: the other end is still here.
+            let _sent = answers.send(Ok(Up { interest: Some(interest), ..Up::default() }));
+        }
         let comet = self.clone();
         tokio::spawn(async move {
             tokio::select! {

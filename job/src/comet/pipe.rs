@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use prost::Message as _;
 use proto::delivery::down::Frame;
-use proto::delivery::{ClaimReq, Down, Mark, Marks, Remark, Up};
+use proto::delivery::{ClaimReq, Down, Interest, Mark, Marks, Remark, Up};
 use tokio::time::Instant;
 
 use super::queue::{Batch, Vouch};
@@ -22,6 +22,15 @@ pub enum Sent {
     Marks(Vec<Vouch>),
     /// Records, and when they were sent.
     Batch(Batch, Instant),
+}
+
+/// What a comet said.
+#[derive(Debug)]
+pub struct Said {
+    /// In which rooms somebody is there; holds before what it answers.
+    pub interest: Option<Interest>,
+    /// The frames that are taken, in their order, each with what there is to say of it.
+    pub answered: Vec<(Sent, Remark)>,
 }
 
 /// A stream and what is out on it.
@@ -61,11 +70,12 @@ impl Pipe {
         };
         for same in vouches.chunk_by(same) {
             let Partition { group, epoch, generation, .. } = &*same[0].partition;
-            let mark = |&Vouch { ref partition, from, through, floor }: &Vouch| Mark {
+            let mark = |&Vouch { ref partition, from, through, floor, sent }: &Vouch| Mark {
                 partition: partition.number,
                 from,
                 through,
                 floor,
+                sent,
             };
             let marks = same.iter().map(mark).collect();
             let marks = Marks { group: group.to_string(), epoch: *epoch, generation: *generation, marks };
@@ -97,11 +107,11 @@ impl Pipe {
         self.sent.push_back((size as u64, sent));
     }
 
-    /// Waits for answers: the frames that are taken, in their order, each with what there is to say of it. Cancel safe.
+    /// Waits for answers. Cancel safe.
     ///
     /// # Errors
     /// When the stream is over: what was not answered may or may not have been taken.
-    pub async fn answers(&mut self) -> Result<Vec<(Sent, Remark)>, CometError> {
+    pub async fn answers(&mut self) -> Result<Said, CometError> {
         match self.link.up.next().await {
             Some(Ok(up)) => self.answered(up),
             Some(Err(error)) => Err(error),
@@ -109,7 +119,7 @@ impl Pipe {
         }
     }
 
-    fn answered(&mut self, up: Up) -> Result<Vec<(Sent, Remark)>, CometError> {
+    fn answered(&mut self, up: Up) -> Result<Said, CometError> {
         let count = up.taken.checked_sub(self.taken).filter(|count| *count <= self.sent.len() as u64);
         let Some(count) = count else {
             return Err(CometError::Away(format!("the comet answered frame {}, which was not sent", up.taken)));
@@ -122,7 +132,7 @@ impl Pipe {
             let remark = remarks.next_if(|remark| remark.frame == self.taken).unwrap_or_default();
             answered.push((sent, remark));
         }
-        Ok(answered)
+        Ok(Said { interest: up.interest, answered })
     }
 }
 
@@ -158,7 +168,7 @@ mod tests {
         }
         assert!(!pipe.has_credit());
         answers.send(Ok(Up { taken: 1, ..Up::default() })).unwrap();
-        assert_eq!(pipe.answers().await.unwrap().len(), 1);
+        assert_eq!(pipe.answers().await.unwrap().answered.len(), 1);
         assert!(pipe.has_credit());
     }
 
@@ -185,12 +195,12 @@ mod tests {
             Remark { frame: 3, not_here: vec!["k".into()], ..Remark::default() },
         ];
         answers.send(Ok(Up { taken: 3, remarks, ..Up::default() })).unwrap();
-        let said = pipe.answers().await.unwrap();
+        let said = pipe.answers().await.unwrap().answered;
         assert!(matches!(said[0].0, Sent::Claim(_)) && said[0].1.fenced == [7]);
         assert_eq!(said[1].1, Remark::default());
         assert_eq!(said[2].1.not_here, ["k"]);
         answers.send(Ok(Up { taken: 4, ..Up::default() })).unwrap();
-        assert_eq!(pipe.answers().await.unwrap().len(), 1);
+        assert_eq!(pipe.answers().await.unwrap().answered.len(), 1);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! The consumer appends, the comet's task takes and answers; both only for moments, so one lock is enough. What leaves
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
+mod interest;
 mod pace;
 mod slot;
 mod told;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 pub use told::Vouch;
 
+use self::interest::Rooms;
 use self::slot::Slot;
 use crate::metrics::Metrics;
 use crate::push::Partition;
@@ -87,7 +89,13 @@ struct Inner {
     poked: VecDeque<u32>,
     /// When a gathering room of a partition may leave.
     timers: BTreeSet<(Instant, u32)>,
+    /// In which rooms somebody is there.
+    rooms: Rooms,
+    /// Bytes of all, those of what is kept back included.
     bytes: usize,
+    /// Bytes of what is kept back, for rooms that nobody is in there.
+    withheld: usize,
+    /// Records, those that are kept back not counted.
     items: usize,
     /// Whether the comet may not have been told of some partition.
     unclaimed: bool,
@@ -156,12 +164,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Owes the comet a record, or answers it at once when the comet was let go. Returns whether the comet is still
-    /// served from here: if not, nothing was done.
+    /// Owes the comet a record, or keeps it back when nobody is in its room there, or answers it at once when the comet
+    /// was let go. Returns whether the comet is still served from here: if not, nothing was done.
     pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
         let offset = item.push.id.offset;
         let mut inner = self.inner.lock();
-        let Inner { state, slots, bytes, items, waiting_since, .. } = &mut *inner;
+        let Inner { state, slots, rooms, bytes, withheld, items, waiting_since, .. } = &mut *inner;
         let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
@@ -182,20 +190,35 @@ impl Queue {
             }
         };
         let size = item.size();
-        slot.lane.push(item, now);
-        // What waited for a comet before it was known comes now.
-        slot.told.settled = slot.told.settled.min(offset);
         *bytes += size;
-        *items += 1;
-        waiting_since.get_or_insert(now);
         let is_over = *bytes > self.limits.backlog;
-        inner.poke(partition.number);
+        let wakes = if rooms.lack(&item.push.target) {
+            slot.withheld.push_back(item);
+            *withheld += size;
+            let is_much = *withheld > interest::ASK;
+            if is_much {
+                slot.told.read = slot.told.read.max(offset + 1);
+                inner.must_tell = true;
+                inner.telling_since.get_or_insert(now);
+            }
+            is_much
+        } else {
+            slot.lane.push(item, now);
+            // What waited for a comet before it was known comes now.
+            slot.told.settled = slot.told.settled.min(offset);
+            *items += 1;
+            waiting_since.get_or_insert(now);
+            inner.poke(partition.number);
+            true
+        };
         self.metrics.queue_bytes.inc_by(size as i64);
         if is_over {
             self.empty(&mut inner, State::LetGo, "backlog");
         }
         drop(inner);
-        self.wake.notify_one();
+        if wakes || is_over {
+            self.wake.notify_one();
+        }
         true
     }
 
@@ -261,9 +284,11 @@ impl Queue {
         }
     }
 
-    /// Nothing is out any more: all goes out again.
-    pub fn all_away(&self) {
-        self.inner.lock().slots.values_mut().for_each(|slot| slot.out = 0);
+    /// Nothing is out any more: all goes out again, and what the comet said of its rooms is void.
+    pub fn all_away(&self, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.slots.values_mut().for_each(|slot| slot.out = 0);
+        inner.forget_rooms(now);
     }
 
     /// The comet can be called: what failed is made again, and what it was let go with is over.
@@ -305,7 +330,7 @@ impl Queue {
     /// It may have forgotten what it was told.
     pub fn unclaim(&self) {
         let mut inner = self.inner.lock();
-        inner.slots.values_mut().for_each(|slot| (slot.claimed, slot.told.sent) = (false, None));
+        inner.slots.values_mut().for_each(|slot| (slot.claimed, slot.told.sent, slot.told.reached) = (false, None, 0));
         inner.unclaimed = true;
     }
 
@@ -368,7 +393,7 @@ impl Queue {
     pub fn pace(&self, now: Instant) -> Pace {
         let inner = self.inner.lock();
         let is_silent = inner.waiting_since.is_none_or(|since| now >= since + SILENT);
-        match (inner.bytes > self.limits.backlog / 4, is_silent) {
+        match (inner.bytes - inner.withheld > self.limits.backlog / 4, is_silent) {
             (true, true) => Pace::Hangs,
             (true, false) => Pace::Lags,
             (false, true) => Pace::Idle,
@@ -397,7 +422,8 @@ impl Queue {
         }
         self.metrics.drop_records(reason, dropped);
         self.metrics.queue_bytes.dec_by(inner.bytes as i64);
-        (inner.bytes, inner.items, inner.waiting_since, inner.telling_since) = (0, 0, None, None);
+        (inner.bytes, inner.withheld, inner.items) = (0, 0, 0);
+        (inner.waiting_since, inner.telling_since) = (None, None);
         inner.poked.clear();
         inner.timers.clear();
     }
@@ -406,11 +432,13 @@ impl Queue {
         let Some(slot) = inner.slots.remove(&partition) else {
             return;
         };
+        let (kept, withheld) = (slot.withheld.len(), slot.withheld.iter().map(Item::size).sum::<usize>());
         let items = slot.everything();
         let size = items.iter().map(Item::size).sum::<usize>();
         self.metrics.queue_bytes.dec_by(size as i64);
         inner.bytes -= size;
-        inner.items -= items.len();
+        inner.withheld -= withheld;
+        inner.items -= items.len() - kept;
         if inner.items == 0 {
             inner.waiting_since = None;
         }

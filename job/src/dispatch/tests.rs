@@ -394,3 +394,49 @@ async fn a_partition_of_ours_that_stands_still_is_shown_until_it_is_given_to_som
     dispatcher.assigned(FIRST);
     assert_eq!(shown(&dispatcher), (None, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_room_goes_to_the_comets_that_have_somebody_in_it_and_is_committed_all_the_same() {
+    let (has, lacks, silent) = (MemoryComet::new("has"), MemoryComet::new("lacks"), MemoryComet::new("silent"));
+    has.has_rooms(&["live://1"]);
+    lacks.has_rooms(&["live://2"]);
+    let rig = Rig::start(&[("h:1", &has), ("h:2", &lacks), ("h:3", &silent)]).await;
+    rig.room("live://1", "one");
+    rig.room("live://2", "two");
+    rig.append(&broadcast(0, "all"));
+    rig.until_committed(3).await;
+    assert_eq!((bodies(&has), bodies(&lacks)), (vec!["one".into(), "all".into()], vec!["two".into(), "all".into()]));
+    assert_eq!(bodies(&silent), ["one", "two", "all"], "who does not say is sent everything");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_pushed_before_job_heard_of_a_room_is_sent_when_it_hears() {
+    let comet = MemoryComet::new("a");
+    comet.has_rooms(&[]);
+    let rig = Rig::start(&[("h:1", &comet)]).await;
+    rig.room("live://1", "nobody is there");
+    rig.until_committed(1).await;
+    // Noted at the comet, but nothing is answered yet that would say so.
+    comet.has_rooms(&["live://1"]);
+    rig.room("live://1", "one");
+    rig.room("live://1", "two");
+    rig.until_committed(3).await;
+    assert_eq!(bodies(&comet), ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_began_on_a_stream_that_broke_misses_nothing() {
+    let comet = MemoryComet::new("a");
+    comet.has_rooms(&[]);
+    let rig = Rig::start(&[("h:1", &comet)]).await;
+    comet.set(Mood::Hangs);
+    rig.room("live://1", "one");
+    rig.settle().await;
+    comet.has_rooms(&["live://1"]);
+    comet.hang_up();
+    rig.room("live://1", "two");
+    rig.settle().await;
+    comet.set(Mood::Fine);
+    rig.until_committed(2).await;
+    assert_eq!(bodies(&comet), ["one", "two"]);
+}

@@ -151,16 +151,32 @@ fn half_a_surrogate_pair_becomes_a_replacement_character() {
 
 #[test]
 fn only_caps_are_read_from_an_announcement() {
-    let both = Caps { envelope: true, rooms: true };
-    let envelope = Caps { envelope: true, rooms: false };
+    let envelope = Caps { envelope: true, ..Caps::default() };
+    let both = Caps { rooms: true, ..envelope };
     for (body, caps) in [
-        (r#"{"mid":1,"caps":["envelope","rooms","move"]}"#, both),
+        (r#"{"mid":1,"caps":["envelope","rooms","move"]}"#, Caps { moves: true, ..both }),
+        (r#"{"caps":["move"]}"#, Caps { moves: true, ..envelope }),
         (r#"{"CAPS":["envelope"]}"#, envelope),
         (r#"{"mid":"wrong","accepts":7,"caps":["envelope"]}"#, envelope),
         (r#"{"token":"eyJh","caps":["rooms"]}"#, both),
         (r#"{"caps":["rooms"],"caps":["envelope"]}"#, envelope),
     ] {
         assert_eq!(announced(body.as_bytes()), caps, "{body}");
+    }
+}
+
+#[test]
+fn a_client_moves_only_when_it_says_so() {
+    for (body, moving) in [
+        (r#"{"mid":1,"moving":true}"#, true),
+        (r#"{"Moving":true,"accepts":"?"}"#, true),
+        (r#"{"moving":false}"#, false),
+        (r#"{"moving":1}"#, false),
+        (r#"{"moving":null}"#, false),
+        ("{}", false),
+        ("eyJhbGciOi.J9.x", false),
+    ] {
+        assert_eq!(is_moving(body.as_bytes()), moving, "{body}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one comet is owed of one partition: what waits, and what was taken and is not answered.
+//! What one comet is owed of one partition: what waits, what was taken and is not answered, and what is kept back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,13 +22,16 @@ pub(super) struct Slot {
     pub(super) flights: VecDeque<Arc<Vec<Item>>>,
     /// How many of them are out; the others failed and go out again before anything else.
     pub(super) out: usize,
+    /// What is for rooms that nobody is in there, as far as is known, oldest first.
+    pub(super) withheld: VecDeque<Item>,
 }
 
 impl Slot {
     /// Nothing is owed yet; what is before `from` is not sent to this comet.
     pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
         let (lane, told) = (Lane::new(batching), Told::new(from));
-        Self { partition, lane, claimed: false, told, poked: false, flights: VecDeque::new(), out: 0 }
+        let (flights, withheld) = (VecDeque::new(), VecDeque::new());
+        Self { partition, lane, claimed: false, told, poked: false, flights, out: 0, withheld }
     }
 
     /// The next batch to send, and whether it was out before.
@@ -41,11 +44,18 @@ impl Slot {
         Some((self.flights[self.out - 1].clone(), again))
     }
 
-    /// What was taken and is not answered, then what waits.
+    /// The lowest offset that is still to be sent, or to be sent again.
+    pub(super) fn unsent(&self) -> Option<u64> {
+        let again = self.flights.iter().skip(self.out).flat_map(|items| items.iter());
+        again.map(|item| item.push.id.offset).chain(self.lane.oldest()).min()
+    }
+
+    /// What was taken and is not answered, then what waits, then what is kept back: rooms and keys in their order.
     pub(super) fn clear(&mut self) -> Vec<Item> {
         self.out = 0;
         let mut items: Vec<Item> = self.flights.drain(..).flat_map(|items| items.to_vec()).collect();
         items.extend(self.lane.drain());
+        items.extend(self.withheld.drain(..));
         items
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::delivery::Interest;
 use proto::logic::PushMsg;
 use tokio::time::Instant;
 
@@ -160,7 +161,7 @@ async fn a_stream_has_many_batches_out_and_what_was_not_answered_goes_out_again_
     let rest: Vec<u64> = [next(), next()].iter().flatten().map(offset).collect();
     assert_eq!((offset(&first), rest), (0, vec![1, 2]));
     queue.answered(&first, now);
-    queue.all_away();
+    queue.all_away(now);
     queue.retry();
     owe(&queue, &partition, 4, now);
     let again: Vec<Batch> = std::iter::from_fn(next).collect();
@@ -193,7 +194,7 @@ async fn what_was_out_on_a_stream_goes_out_one_by_one_to_a_comet_that_has_none()
         owe(&queue, &partition, offset, now);
         queue.next(now, Way::Stream).unwrap();
     }
-    queue.all_away();
+    queue.all_away(now);
     queue.retry();
     for offset in 0..3 {
         let call = queue.next(now, Way::Calls).unwrap();
@@ -297,4 +298,150 @@ async fn what_waited_for_a_comet_before_it_was_known_is_not_among_what_is_not_se
     known.claimed(std::slice::from_ref(&partition));
     let (word, from, through) = word(&known).unwrap();
     assert_eq!((from, through, word.floor), (4, 4, 0));
+}
+
+fn say(queue: &Queue, entered: &[&str], left: &[&str], now: Instant) {
+    let names = |rooms: &[&str]| rooms.iter().map(|room| (*room).to_owned()).collect();
+    queue.interested(Interest { entered: names(entered), left: names(left), complete: true }, now);
+}
+
+fn owe_room(queue: &Queue, partition: &Arc<Partition>, offset: u64, room: &str, now: Instant) {
+    let message = PushMsg { r#type: 1, room: room.into(), ..Default::default() };
+    let push = Push::decode(&record(partition.number, offset, &message), 1, now).unwrap();
+    partition.ledger.lock().open(offset, 1);
+    assert!(queue.push(partition, Item { push: Arc::new(push), speed: 0 }, now));
+}
+
+/// The offsets that the comet is sent now.
+fn sent(queue: &Queue, now: Instant) -> Vec<u64> {
+    let batches = std::iter::from_fn(|| queue.next(now, Way::Stream));
+    batches.flat_map(|batch| batch.items.iter().map(|item| item.push.id.offset).collect::<Vec<_>>()).collect()
+}
+
+#[tokio::test]
+async fn what_is_for_a_room_that_nobody_is_in_is_kept_back_until_the_comet_has_answered_that_it_was_told_of_more() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    owe_room(&queue, &partition, 0, "r", now);
+    assert_eq!(sent(&queue, now), [0], "until it has named its rooms somebody is in each");
+    say(&queue, &["s"], &[], now);
+    owe_room(&queue, &partition, 1, "r", now);
+    owe(&queue, &partition, 2, now);
+    assert_eq!(sent(&queue, now), [2]);
+    word(&queue);
+    queue.tell(now);
+    let (asked, _, through) = word(&queue).unwrap();
+    assert_eq!((through, asked.sent), (0, 3), "0 and 2 are out, 1 is kept back");
+    owe_room(&queue, &partition, 3, "r", now);
+    assert_eq!(queue.size().1, 2);
+    queue.told(&asked);
+    assert_eq!(queue.size().1, 2);
+    queue.tell(now);
+    assert_eq!(word(&queue).unwrap().0.sent, 4);
+    say(&queue, &["r"], &[], now);
+    let later = now + LIMITS.batching.window;
+    assert_eq!(sent(&queue, later), [3], "what comes before the answer is sent, what it answered is not");
+}
+
+#[tokio::test]
+async fn what_is_kept_back_is_not_vouched_for_and_its_answer_lets_the_floor_pass() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    word(&queue);
+    owe_room(&queue, &partition, 0, "r", now);
+    queue.tell(now);
+    let (asked, from, through) = word(&queue).unwrap();
+    assert_eq!((from, through, asked.sent, partition.ledger.lock().committed()), (0, 0, 1, 0));
+    queue.tell(now);
+    assert!(word(&queue).is_none(), "it was asked already");
+    queue.told(&asked);
+    assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::Open)));
+    queue.tell(now);
+    let (told, _, through) = word(&queue).unwrap();
+    assert_eq!(through, 1);
+    queue.told(&told);
+    assert_eq!(queue.knows(0), Some(1));
+}
+
+#[tokio::test]
+async fn a_room_that_begins_is_sent_what_was_kept_back_for_it_oldest_first_and_then_what_is_new() {
+    let (first, second) = (partition(0), partition(1));
+    let queue = queue(&first);
+    queue.assign(&second, 0);
+    queue.claimed(std::slice::from_ref(&second));
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    (0..3).for_each(|offset| owe_room(&queue, &first, offset, "r", now));
+    owe_room(&queue, &first, 3, "s", now);
+    owe_room(&queue, &second, 0, "t", now);
+    say(&queue, &["r", "t"], &[], now);
+    owe_room(&queue, &first, 4, "r", now);
+    let mut got = sent(&queue, now);
+    got.sort_unstable();
+    assert_eq!(got, [0, 0, 1, 2, 4]);
+    say(&queue, &[], &["r"], now);
+    owe_room(&queue, &first, 5, "r", now);
+    assert_eq!(sent(&queue, now), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_may_have_lost_a_room_so_what_was_kept_back_goes_out_on_the_next() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &["r"], &[], now);
+    owe_room(&queue, &partition, 0, "r", now);
+    assert_eq!(sent(&queue, now), [0]);
+    say(&queue, &[], &["r"], now);
+    owe_room(&queue, &partition, 1, "r", now);
+    owe_room(&queue, &partition, 2, "s", now);
+    queue.all_away(now);
+    queue.retry();
+    owe_room(&queue, &partition, 3, "r", now);
+    let later = now + LIMITS.batching.window;
+    let mut got = sent(&queue, later);
+    assert_eq!(got[0], 0, "{got:?}");
+    let of_room: Vec<u64> = got.iter().copied().filter(|offset| *offset != 2).collect();
+    assert_eq!(of_room, [0, 1, 3]);
+    got.sort_unstable();
+    assert_eq!(got, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_comet_is_let_go_for_not_answering_about_what_is_kept_back_and_has_missed_it() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    owe_room(&queue, &partition, 0, "r", now);
+    assert_eq!(look(&queue, now, now + LIMITS.stall).0, State::Open, "it was not asked yet");
+    queue.tell(now + LIMITS.stall);
+    assert_eq!(look(&queue, now + LIMITS.stall, now + LIMITS.stall * 2).0, State::LetGo);
+    assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::LetGo)));
+    queue.unclaim();
+    queue.all_away(now);
+    queue.claimed(std::slice::from_ref(&partition));
+    queue.retry();
+    assert_eq!(word(&queue).unwrap().1, 1);
+}
+
+#[tokio::test]
+async fn much_that_is_kept_back_is_asked_about_at_once() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    word(&queue);
+    let message = PushMsg { r#type: 1, room: "r".into(), msg: vec![0; 600_000].into(), ..Default::default() };
+    for offset in 0..2 {
+        let push = Push::decode(&record(0, offset, &message), 1, now).unwrap();
+        partition.ledger.lock().open(offset, 1);
+        assert!(queue.push(&partition, Item { push: Arc::new(push), speed: 0 }, now));
+        assert_eq!(word(&queue).map(|word| word.0.sent), (offset == 1).then_some(2));
+    }
+    queue.revoke(&partition);
+    assert_eq!(queue.size(), (0, 0, State::Open));
 }

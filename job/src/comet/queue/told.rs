@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::slot::Slot;
 use super::{Queue, State};
 use crate::push::Partition;
+use crate::room::Item;
 
 /// What the comet was told of one partition: that it was sent everything up to there that is for it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,10 @@ pub(super) struct Told {
     pub(super) missed: u64,
     /// Nothing before this is or will be sent to it.
     pub(super) settled: u64,
+    /// Everything before was handed to this queue, as far as it is for the comet.
+    pub(super) read: u64,
+    /// It was told on this stream that everything before was sent or is kept back.
+    pub(super) reached: u64,
 }
 
 /// A word to the comet: everything in `from..through` was sent to it or is not for it.
@@ -34,12 +39,14 @@ pub struct Vouch {
     pub through: u64,
     /// What is before was answered by every comet, or is not sent to this one.
     pub floor: u64,
+    /// What is before was sent before this word, or is kept back.
+    pub sent: u64,
 }
 
 impl Told {
     /// Nothing was told yet; what is before `from` is not for the comet, or is not sent to it.
     pub(super) fn new(from: u64) -> Self {
-        Self { answered: from, sent: None, missed: from, settled: from }
+        Self { answered: from, sent: None, missed: from, settled: from, read: from, reached: 0 }
     }
 
     /// A record was dropped.
@@ -50,16 +57,29 @@ impl Told {
 }
 
 impl Slot {
-    /// Whether the floor is past what the comet knows.
+    /// Everything before was sent, or is kept back.
+    fn reach(&self) -> u64 {
+        self.unsent().map_or(self.told.read, |unsent| unsent.min(self.told.read))
+    }
+
+    /// Whether something is kept back about which the comet was not asked on this stream.
+    fn keeps_more_back(&self) -> bool {
+        self.withheld.back().is_some_and(|last| self.told.reached <= last.push.id.offset)
+            && self.told.reached < self.reach()
+    }
+
+    /// Whether there is something to tell: the floor is past what the comet knows, or something is kept back.
     pub(super) fn is_behind(&self) -> bool {
-        self.told.answered < self.partition.ledger.lock().committed()
+        self.told.answered < self.partition.ledger.lock().committed() || self.keeps_more_back()
     }
 }
 
 impl Queue {
-    /// Looks whether there is something to tell the comet: floors that moved.
+    /// Looks whether there is something to tell the comet. Whoever opens records in the ledgers calls this, after it
+    /// has handed each to every queue that it is for.
     pub fn tell(&self, now: Instant) {
         let mut inner = self.inner.lock();
+        inner.slots.values_mut().for_each(|slot| slot.told.read = slot.partition.ledger.lock().next());
         if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(Slot::is_behind) {
             return;
         }
@@ -88,22 +108,34 @@ impl Queue {
             let from = slot.told.answered.max(slot.told.missed);
             let floor = slot.partition.ledger.lock().committed();
             let (through, floor) = (floor.max(from), floor.max(slot.told.settled));
-            let is_news = slot.claimed && slot.told.sent.is_none_or(|sent| sent < through);
-            slot.told.sent = slot.told.sent.max(Some(through).filter(|_| is_news));
-            is_news.then(|| Vouch { partition: slot.partition.clone(), from, through, floor })
+            let is_further = slot.told.sent.is_none_or(|sent| sent < through);
+            if !slot.claimed || !(is_further || slot.keeps_more_back()) {
+                return None;
+            }
+            slot.told.sent = slot.told.sent.max(Some(through));
+            slot.told.reached = slot.told.reached.max(slot.reach());
+            Some(Vouch { partition: slot.partition.clone(), from, through, floor, sent: slot.told.reached })
         };
         inner.slots.values_mut().filter_map(vouch).collect()
     }
 
-    /// The comet has answered it.
+    /// The comet has answered it. What was kept back from it until there is not for it.
     pub fn told(&self, vouch: &Vouch) {
         let mut inner = self.inner.lock();
         inner.telling_since = None;
         let slot = inner.slots.get_mut(&vouch.partition.number);
+        let mut passed = vec![];
         if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.partition, &vouch.partition)) {
             slot.told.answered = slot.told.answered.max(vouch.through);
+            let count = slot.withheld.partition_point(|item| item.push.id.offset < vouch.sent);
+            passed.extend(slot.withheld.drain(..count));
         }
+        let bytes = passed.iter().map(Item::size).sum::<usize>();
+        inner.bytes -= bytes;
+        inner.withheld -= bytes;
         drop(inner);
+        self.metrics.queue_bytes.dec_by(bytes as i64);
+        vouch.partition.answer(passed.iter().map(|item| item.push.id.offset));
         vouch.partition.progress.notify_one();
     }
 

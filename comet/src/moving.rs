@@ -1,0 +1,107 @@
+//! How a client that can leaves a comet without losing anything: told to move (op 18), it connects to another comet with
+//! the same key and joins its rooms there, while everything still comes here. Each answer there says from where on it is
+//! given all of it there (`through`). It says so here, and is answered and closed once jobs have vouched here for
+//! everything before, and that is written: what is between comes on both, and the client drops one by its id.
+//!
+//! Who does not move in time is told of a gap and closed, like whoever cannot move.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::envelope::{Gap, Move, Through};
+use proto::op;
+use proto::packet::Packet;
+use tokio::sync::oneshot;
+
+use crate::channel::Channel;
+use crate::close::Close;
+use crate::shard::{Command, Shard};
+use crate::wheel::Entry;
+
+/// How long a client has to move: less than a drain waits for its last clients.
+pub const WITHIN: Duration = Duration::from_secs(4);
+
+/// Whether a client connects elsewhere before it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Moving {
+    /// It has not said that it can.
+    #[default]
+    Cannot,
+    /// It can.
+    Can,
+    /// It was told to.
+    Told,
+}
+
+/// Closes these connections, those of them that are still here. For a drain who can move is told to first.
+pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
+    let mut told = Vec::new();
+    for entry in entries {
+        let Some(channel) = shard.get(entry) else {
+            continue;
+        };
+        match (reason, channel.moving.get()) {
+            (Close::Drain, Moving::Can) => {
+                let order = Move { within_ms: WITHIN.as_millis() as u64, nodes: vec![] };
+                channel.reply(&packet(op::MOVE, &order));
+                channel.moving.set(Moving::Told);
+                told.push(entry);
+            }
+            (Close::Drain, Moving::Told) => {}
+            _ => channel.close(reason),
+        }
+    }
+    if !told.is_empty() {
+        tokio::task::spawn_local(cut(shard.clone(), told));
+    }
+}
+
+/// Closes those who did not move in time.
+async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
+    tokio::time::sleep(WITHIN).await;
+    for channel in told.into_iter().filter_map(|entry| shard.get(entry)) {
+        if channel.closing().is_none() {
+            channel.reply(&packet(op::GAP, &Gap { reason: "drain".into(), dropped: 0, ranges: vec![] }));
+            channel.close(Close::Drain);
+        }
+    }
+}
+
+/// Waits until everything before these offsets was written to a client that has moved, and closes its connection here.
+/// Returns the reply to its request.
+pub async fn leave(shard: Rc<Shard>, channel: Rc<Channel>, request: Packet, through: Through) -> Packet {
+    shard.shared.interest.vouched(&through).await;
+    // Every push that came before that is in the inbox before this.
+    let (written, done) = oneshot::channel();
+    shard.shared.shards[shard.index].send(Command::Flush(written));
+    // A shard does not end before its connections.
+    let _ending = done.await;
+    channel.close(Close::Moved);
+    Packet { body: Bytes::new(), ..request }
+}
+
+/// The offsets that reach as far as all of these.
+pub fn furthest(all: Vec<Through>) -> Through {
+    let mut furthest = Through::new();
+    for (partition, offset) in all.into_iter().flatten() {
+        let known = furthest.entry(partition).or_default();
+        *known = offset.max(*known);
+    }
+    furthest
+}
+
+fn packet(op: i32, body: &impl serde::Serialize) -> Packet {
+    Packet::new(op, 0, serde_json::to_vec(body).expect("it is plain data"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_moved_once_it_was_given_what_is_before_every_answer_it_had() {
+        let all = vec![Through::from([(0, 4), (1, 9)]), Through::from([(0, 7), (2, 1)]), Through::new()];
+        assert_eq!(furthest(all), Through::from([(0, 7), (1, 9), (2, 1)]));
+    }
+}
