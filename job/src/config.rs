@@ -25,6 +25,10 @@ pub struct Config {
     /// `endpointslices:[namespace/]service`.
     #[arg(long, value_name = "COMETS", env = "IMCLUSTER_COMETS", default_value = "127.0.0.1:3109")]
     pub comets: peers::Source,
+    /// Ask logic where keys went that a comet does not have: `host:port`, several comma-separated, or `dns:name:port`. What
+    /// they were to get is sent there, three times within ten seconds; without it, it is undeliverable at once.
+    #[arg(long, value_name = "ADDRESSES", env = "IMCLUSTER_LOGIC", value_parser = proto::pool::source)]
+    pub logic: Option<peers::Source>,
     /// Merge at most so many packets of a room into one.
     #[arg(long, value_name = "N", env = "IMCLUSTER_BATCH_COUNT", default_value = "20")]
     pub batch_count: NonZeroUsize,

@@ -2,8 +2,8 @@
 //! comet that is owed a push has answered.
 //!
 //! Edges: [`consumer`] reads the queue (Kafka or memory), [`comet`] sends (gRPC or memory). Between them [`dispatch`]
-//! decides who is owed a record, [`room`] keeps each comet's order, [`ledger`] knows what may be committed, and
-//! [`fleet`] which comets there are.
+//! decides who is owed a record, [`room`] keeps each comet's order, [`ledger`] knows what may be committed,
+//! [`fleet`] which comets there are, and [`seek`] finds keys that are not where they were.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod push;
 pub mod room;
+pub mod seek;
 
 #[cfg(test)]
 mod rig;
@@ -34,6 +35,7 @@ use crate::consumer::Source;
 use crate::dispatch::Dispatcher;
 use crate::fleet::{Dial, Fleet};
 use crate::metrics::Metrics;
+use crate::seek::logic::{Locate, LogicClient};
 
 /// How long the first list of comets is waited for.
 const LIST: Duration = Duration::from_secs(10);
@@ -42,7 +44,7 @@ const LIST: Duration = Duration::from_secs(10);
 /// owed is delivered.
 ///
 /// # Errors
-/// When the last commit fails: what it named is delivered again.
+/// When an address of logic is not one; when the last commit fails: what it named is delivered again.
 pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
     let followed = proto::peers::watch(config.comets.clone());
     let zone = config.zone.clone().filter(|zone| !zone.is_empty());
@@ -55,8 +57,12 @@ pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> a
         tracing::warn!("no list of comets yet, starting without");
     }
     let dial: Dial = Arc::new(|address| Ok(Arc::new(GrpcComet::new(address)?) as Arc<dyn Comet>));
+    let logic = match &config.logic {
+        Some(logic) => Some(Arc::new(LogicClient::lazy(logic.clone())?) as Arc<dyn Locate>),
+        None => None,
+    };
     let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
-    serve(settings, source, peers, dial, process).await
+    serve(settings, source, peers, dial, logic, process).await
 }
 
 /// The comets of one zone alone. goim's job knows no others; there each zone has a consumer group of its own.
@@ -91,7 +97,7 @@ pub struct Settings {
     pub flush: Duration,
 }
 
-/// As [`run`], with the list of comets and the way to reach them given.
+/// As [`run`], with the list of comets, the way to reach them and whom to ask where keys are given.
 ///
 /// # Errors
 /// When the last commit fails.
@@ -100,6 +106,7 @@ pub async fn serve(
     source: Box<dyn Source>,
     peers: Peers,
     dial: Dial,
+    logic: Option<Arc<dyn Locate>>,
     process: Process,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::register(&process.metrics);
@@ -114,6 +121,7 @@ pub async fn serve(
         let fleet = fleet.clone();
         async move { fleet.follow(peers).await }
     });
+    let seeking = logic.map(|logic| tokio::spawn(seek::run(fleet.clone(), logic)));
     process.live.follow({
         let fleet = fleet.clone();
         move |config: Config| fleet.rebatch(config.limits().batching)
@@ -123,6 +131,7 @@ pub async fn serve(
     process.status.part("lag", move || lag.get().into());
     let result = dispatcher.run(process.shutdown.begun(), settings.flush, queue).await;
     follower.abort();
+    seeking.iter().for_each(tokio::task::JoinHandle::abort);
     fleet.stop();
     tracing::info!("job has stopped");
     result

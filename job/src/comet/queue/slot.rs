@@ -25,9 +25,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Nothing is owed yet; what is before `from` is not sent to this comet.
+    /// Nothing is owed yet; what is before `from` is not for this comet, but for keys that come to it.
     pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
-        let (lane, told) = (Lane::new(batching), Told::new(from));
+        let told = Told::new(from, partition.ledger.lock().committed());
+        let lane = Lane::new(batching);
         Self { partition, lane, claimed: false, told, poked: false, flights: VecDeque::new(), out: 0 }
     }
 
@@ -39,6 +40,12 @@ impl Slot {
         }
         self.out += 1;
         Some((self.flights[self.out - 1].clone(), again))
+    }
+
+    /// The oldest record to keys that is here.
+    pub(super) fn oldest_key(&self) -> Option<u64> {
+        let flying = self.flights.iter().flat_map(|items| items.iter()).filter(|item| item.is_for_keys());
+        flying.map(|item| item.push.id.offset).chain(self.lane.oldest_key()).min()
     }
 
     /// What was taken and is not answered, then what waits.

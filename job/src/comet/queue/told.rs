@@ -37,9 +37,10 @@ pub struct Vouch {
 }
 
 impl Told {
-    /// Nothing was told yet; what is before `from` is not for the comet, or is not sent to it.
-    pub(super) fn new(from: u64) -> Self {
-        Self { answered: from, sent: None, missed: from, settled: from }
+    /// Nothing was told yet; what is before `from` is not for the comet, but for keys that come to it: they may be sent
+    /// anything that is not settled everywhere.
+    pub(super) fn new(from: u64, settled: u64) -> Self {
+        Self { answered: from, sent: None, missed: from, settled }
     }
 
     /// A record was dropped.
