@@ -18,6 +18,7 @@ mod imcluster;
 mod killed;
 mod kubernetes;
 mod missed;
+mod moved;
 mod neighbours;
 mod online;
 mod outages;

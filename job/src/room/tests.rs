@@ -17,6 +17,7 @@ fn item(offset: u64, target: Target, size: usize) -> Item {
         id: Id { offset, ..Default::default() },
         expires_ms: 0,
         taken: Instant::now(),
+        late: None,
         trace: None,
     };
     Item { push: Arc::new(push), speed: 0 }
