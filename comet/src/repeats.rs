@@ -93,11 +93,13 @@ impl Repeats {
         missing
     }
 
-    /// Whether this key got a later record. Exact while this record is not answered, because the floor is below it then.
+    /// Whether this key got a later record and not this one. Exact while this record is not answered, because the floor is
+    /// below it then.
     pub fn has_later(&self, sender: &Sender, id: PushId, key: &Key) -> bool {
         let partition = self.partitions.get(&(sender.group.clone(), id.partition));
         partition.filter(|partition| partition.epoch == id.epoch).is_some_and(|partition| {
-            partition.keys.range(id.offset + 1..).any(|(_, had)| had.contains(key))
+            let had = |offset: u64| partition.keys.get(&offset).is_some_and(|had| had.contains(key));
+            !had(id.offset) && partition.keys.range(id.offset + 1..).any(|(_, had)| had.contains(key))
         })
     }
 

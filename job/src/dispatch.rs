@@ -314,7 +314,7 @@ impl Dispatcher {
             owe(0);
             return;
         }
-        let ours = self.ours.get_mut(&partition.number).filter(|_| push.has_name);
+        let ours = self.ours.get_mut(&partition.number).filter(|_| !push.name.is_empty());
         if ours.is_some_and(|ours| ours.copies.is_one(&record.value)) {
             self.metrics.drop_records("copy", 1);
             owe(0);

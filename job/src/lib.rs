@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod push;
 pub mod room;
 pub mod seek;
+pub mod webhook;
 
 #[cfg(test)]
 mod rig;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use config::Config;
 use proto::peers::{Peer, Peers};
 use runtime::Process;
+use url::Url;
 
 use crate::comet::Comet;
 use crate::comet::grpc::GrpcComet;
@@ -61,7 +63,12 @@ pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> a
         Some(logic) => Some(Arc::new(LogicClient::lazy(logic.clone())?) as Arc<dyn Locate>),
         None => None,
     };
-    let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
+    let settings = Settings {
+        group: config.group.clone(),
+        limits: config.limits(),
+        flush: config.flush,
+        webhook: config.undeliverable_webhook.clone(),
+    };
     serve(settings, source, peers, dial, logic, process).await
 }
 
@@ -95,6 +102,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How long to finish what is owed at the end.
     pub flush: Duration,
+    /// Who is told of what cannot be delivered.
+    pub webhook: Option<Url>,
 }
 
 /// As [`run`], with the list of comets, the way to reach them and whom to ask where keys are given.
@@ -112,6 +121,11 @@ pub async fn serve(
     let metrics = Metrics::register(&process.metrics);
     let queue = process.readiness.condition(source.name(), "the first answer");
     let fleet = Fleet::new(dial, settings.limits, metrics.clone());
+    let told = settings.webhook.map(|url| {
+        let (outbox, told) = webhook::start(&url, metrics.untold.clone());
+        fleet.seeker().tell(Some(outbox));
+        told
+    });
     fleet.update(&peers.borrow().clone());
     process.status.part("comets", {
         let fleet = fleet.clone();
@@ -133,6 +147,11 @@ pub async fn serve(
     follower.abort();
     seeking.iter().for_each(tokio::task::JoinHandle::abort);
     fleet.stop();
+    fleet.seeker().tell(None);
+    if let Some(told) = told {
+        // What does not end in its own time is not waited for; it cannot have panicked.
+        let _late = tokio::time::timeout(webhook::LAST, told).await;
+    }
     tracing::info!("job has stopped");
     result
 }

@@ -108,8 +108,8 @@ pub struct Push {
     pub packet: Bytes,
     /// Its place in the queue.
     pub id: Id,
-    /// It carries the id that logic gave it: no other record is the same to the byte.
-    pub has_name: bool,
+    /// The id that logic gave it, which no other record has; empty = goim's logic gave none.
+    pub name: Bytes,
     /// Not worth delivering after this, Unix milliseconds; 0 = always.
     pub expires_ms: u64,
     /// When job had it.
@@ -149,7 +149,7 @@ impl Push {
                 created_ms: message.created_ms,
                 on_full: message.on_full,
             },
-            has_name: !message.id.is_empty(),
+            name: message.id,
             expires_ms: message.expires_ms,
             taken,
             late: None,
@@ -168,6 +168,7 @@ impl Push {
             target: Target::Keys(keys),
             server: self.server.clone(),
             packet: self.packet.clone(),
+            name: self.name.clone(),
             trace: self.trace.clone(),
             ..*self
         }

@@ -79,7 +79,7 @@ impl Rig {
         };
         let (peers, seen) = watch::channel(Arc::from([]));
         let process = Process::quiet();
-        let settings = Settings { group: "g".into(), limits: LIMITS, flush: Duration::from_secs(10) };
+        let settings = Settings { group: "g".into(), limits: LIMITS, flush: Duration::from_secs(10), webhook: None };
         let mut rig = Self { log, process: process.clone(), peers, task: tokio::spawn(async { Ok(()) }), addresses };
         rig.list(comets);
         rig.task = tokio::spawn(serve(settings, source, seen, dial, logic, process));

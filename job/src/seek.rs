@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proto::log::now_ms;
+use proto::push::PROBE;
 use proto::{Key, ServerId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use crate::comet::queue::Batch;
 use crate::fleet::Fleet;
 use crate::metrics::{Metrics, Reason};
 use crate::push::{Partition, Push, Target};
+use crate::webhook::Outbox;
 
 /// How often it is looked whether there is something to ask.
 const LOOK: Duration = Duration::from_millis(50);
@@ -42,14 +44,21 @@ pub struct Seeker {
     /// Whether any key is sought, for whoever need not wait for the lock.
     is_any: AtomicBool,
     some: Notify,
+    /// Who is told of what cannot be delivered.
+    outbox: Mutex<Option<Outbox>>,
     metrics: Metrics,
 }
 
 impl Seeker {
     /// Seeks nothing before [`run`] does.
     pub(crate) fn new(metrics: Metrics) -> Self {
-        let (board, some) = (Mutex::default(), Notify::new());
-        Self { board, is_on: AtomicBool::new(false), is_any: AtomicBool::new(false), some, metrics }
+        let (is_on, is_any) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { board: Mutex::default(), is_on, is_any, some: Notify::new(), outbox: Mutex::default(), metrics }
+    }
+
+    /// From now on who is told of what cannot be delivered; `None` = nobody any more.
+    pub(crate) fn tell(&self, outbox: Option<Outbox>) {
+        *self.outbox.lock() = outbox;
     }
 
     /// From now on keys of this partition may be sought.
@@ -64,9 +73,14 @@ impl Seeker {
 
     /// These keys of a batch were not at `server`. To be said before the batch is answered: what is sought stays owed.
     pub(crate) fn not_here(&self, server: Option<ServerId>, batch: &Batch, keys: &[String], now: Instant) {
+        if keys.iter().all(|key| key.starts_with(PROBE)) {
+            // Of a comet that was started again meanwhile, and has a probe of its own.
+            return;
+        }
         let Some(server) = server.filter(|_| self.is_on.load(Ordering::Relaxed)) else {
-            let reason = Reason { reason: "not_here" };
-            self.metrics.undeliverable.get_or_create(&reason).inc_by(keys.len() as u64);
+            for push in batch.items.iter().map(|item| &item.push) {
+                keys.iter().for_each(|key| self.undeliverable(push, key, "not_here"));
+            }
             return;
         };
         let mut board = self.board.lock();
@@ -131,8 +145,17 @@ impl Seeker {
     }
 
     fn give_up(&self, partition: &Partition, push: &Push, reason: &'static str) {
-        self.metrics.undeliverable.get_or_create(&Reason { reason }).inc();
+        if let Target::Keys(keys) = &push.target {
+            keys.iter().for_each(|key| self.undeliverable(push, key, reason));
+        }
         partition.answer(std::iter::once(push.id.offset));
+    }
+
+    fn undeliverable(&self, push: &Push, key: &str, reason: &'static str) {
+        self.metrics.undeliverable.get_or_create(&Reason { reason }).inc();
+        if let Some(outbox) = &*self.outbox.lock() {
+            outbox.put(push, key, reason);
+        }
     }
 
     /// What logic said of these keys. The lock is held until all is handed on, so that nothing newer gets in between.

@@ -158,3 +158,12 @@ async fn an_heir_reads_again_what_was_sought_when_its_job_died() {
     took(&b, 1).await;
     rig.until_committed(1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_probe_of_a_comet_that_was_started_again_is_not_looked_for() {
+    let (a, logic) = (deserted("a"), MemoryLogic::default());
+    let rig = Rig::seeking(&logic, &[("h:1", &a)]).await;
+    rig.keys("a", &["imcluster-probe-0000000000000007"], "probe");
+    rig.until_committed(1).await;
+    assert!(logic.asked().is_empty());
+}
