@@ -388,11 +388,8 @@ impl Fleet {
     fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {
         let link = Link { name, address: None, client: None, version: 0, listed: false, up: false };
         let queue = Queue::new(*self.limits.lock(), self.metrics.clone());
-        for partition in inner.assigned.values() {
-            // What was read before is not sent to it, unless a key is found there later.
-            let from = partition.ledger.lock().next();
-            queue.assign(partition, from);
-        }
+        // What was read before is not sent to it, unless a key is found there later.
+        inner.assigned.values().for_each(|partition| queue.assign(partition, partition.ledger.lock().next()));
         let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
         inner.seats.push(seat.clone());
         tokio::spawn(driver::drive(self.clone(), seat.clone(), self.metrics.clone()));

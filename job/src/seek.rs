@@ -144,6 +144,10 @@ impl Seeker {
         }
     }
 
+    fn give_all_up(&self, Sought { partition, pushes, .. }: &Sought, reason: &'static str) {
+        pushes.values().for_each(|push| self.give_up(partition, push, reason));
+    }
+
     fn give_up(&self, partition: &Partition, push: &Push, reason: &'static str) {
         if let Target::Keys(keys) = &push.target {
             keys.iter().for_each(|key| self.undeliverable(push, key, reason));
@@ -172,9 +176,7 @@ impl Seeker {
             };
             match board.located(*number, key, place, now) {
                 Next::Send(sought, server) => self.send(fleet, sought, &server, now),
-                Next::GiveUp(Sought { partition, pushes, .. }, reason) => {
-                    pushes.values().for_each(|push| self.give_up(&partition, push, reason));
-                }
+                Next::GiveUp(sought, reason) => self.give_all_up(&sought, reason),
                 Next::Wait => {}
             }
         }
@@ -206,7 +208,8 @@ pub(crate) async fn run(fleet: Arc<Fleet>, logic: Arc<dyn Locate>) {
         }
         tokio::time::sleep(LOOK).await;
         let due = {
-            let board = seeker.board.lock();
+            let mut board = seeker.board.lock();
+            board.in_the_way().iter().for_each(|sought| seeker.give_all_up(sought, "full"));
             // All may have been forgotten.
             seeker.is_any.store(!board.is_empty(), Ordering::SeqCst);
             board.due(Instant::now(), |server, partition| fleet.oldest_key(server, partition))

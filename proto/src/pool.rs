@@ -47,7 +47,7 @@ pub fn source(addresses: &str) -> Result<Source, String> {
             }
         }
     }
-    addresses.parse().map_err(|error| format!("{addresses}: {error}"))
+    addresses.parse::<Source>().map_err(|error| format!("{addresses}: {error}"))
 }
 
 impl Pool {

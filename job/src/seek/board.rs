@@ -9,6 +9,7 @@ use std::time::Duration;
 use proto::{Key, ServerId};
 use tokio::time::Instant;
 
+use crate::ledger::WINDOW;
 use crate::push::{Late, Partition, Push};
 
 /// When logic is asked, counted from when the key was not where it should be.
@@ -189,6 +190,22 @@ impl Board {
             }
         }
         due
+    }
+
+    /// Takes away the keys whose oldest push is half a window behind: soon nothing of their partition could be sent to
+    /// anybody.
+    pub(super) fn in_the_way(&mut self) -> Vec<Sought> {
+        let mut taken = Vec::new();
+        for (partition, keys) in self.partitions.values_mut().filter(|(_, keys)| !keys.is_empty()) {
+            let next = partition.ledger.lock().next();
+            let is_far = |sought: &Sought| {
+                let oldest = sought.pushes.first_key_value();
+                oldest.is_some_and(|(oldest, _)| oldest + WINDOW / 2 <= next)
+            };
+            taken.extend(keys.extract_if(|_, sought| is_far(sought)).map(|(_, sought)| sought));
+        }
+        taken.iter().for_each(|sought| self.less(sought));
+        taken
     }
 
     /// Logic was asked.

@@ -27,8 +27,7 @@ pub(super) struct Slot {
 impl Slot {
     /// Nothing is owed yet; what is before `from` is not for this comet, but for keys that come to it.
     pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
-        let told = Told::new(from, partition.ledger.lock().committed());
-        let lane = Lane::new(batching);
+        let (lane, told) = (Lane::new(batching), Told::new(from));
         Self { partition, lane, claimed: false, told, poked: false, flights: VecDeque::new(), out: 0 }
     }
 

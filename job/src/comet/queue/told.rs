@@ -37,10 +37,10 @@ pub struct Vouch {
 }
 
 impl Told {
-    /// Nothing was told yet; what is before `from` is not for the comet, but for keys that come to it: they may be sent
-    /// anything that is not settled everywhere.
-    pub(super) fn new(from: u64, settled: u64) -> Self {
-        Self { answered: from, sent: None, missed: from, settled }
+    /// Nothing was told yet; what is before `from` is not for the comet, but for keys that come to it: for them anything
+    /// may be sent that is not answered everywhere.
+    pub(super) fn new(from: u64) -> Self {
+        Self { answered: from, sent: None, missed: from, settled: 0 }
     }
 
     /// A record was dropped.

@@ -131,3 +131,17 @@ async fn a_partition_that_is_taken_away_takes_its_keys_with_it() {
     assert!(board.is_empty());
     assert!(matches!(board.located(0, &"k".into(), at("b"), now), Next::Wait));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_found_before_its_partition_would_stand_still_is_given_up_first() {
+    let (mut board, partition) = seeking(5, Instant::now());
+    for offset in 0..=5 {
+        partition.ledger.lock().open(offset, 1);
+    }
+    partition.ledger.lock().open(5 + WINDOW / 2 - 2, 1);
+    assert!(board.in_the_way().is_empty());
+    partition.ledger.lock().open(5 + WINDOW / 2 - 1, 1);
+    let taken = board.in_the_way();
+    assert_eq!(taken.iter().flat_map(|sought| sought.pushes.keys()).collect::<Vec<_>>(), [&5]);
+    assert!(board.is_empty() && board.bytes == 0);
+}
