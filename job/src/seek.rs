@@ -5,7 +5,7 @@
 //! key waits behind it. What the key got meanwhile, from a record that logic had sent to its new place already, comes
 //! first; then comet drops what is older, because order is worth more.
 
-mod board;
+pub mod board;
 pub mod logic;
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use crate::ledger::WINDOW;
 use crate::push::{Late, Partition, Push};
 
 /// When logic is asked, counted from when the key was not where it should be.
-pub(super) const TRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(8)];
+pub const TRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(8)];
 /// After this long nothing is sought any more.
 const LIMIT: Duration = Duration::from_secs(10);
 /// At most so many keys are sought at a time …
@@ -25,28 +25,29 @@ const OVERHEAD: usize = 256;
 
 /// Where a key was not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Left {
+pub struct Left {
     /// The comet that said so.
-    pub(super) server: ServerId,
+    pub server: ServerId,
     /// Records before this offset may still be on their way there.
-    pub(super) before: u64,
+    pub before: u64,
 }
 
 /// A key that is sought.
 #[derive(Debug)]
-pub(super) struct Sought {
-    pub(super) partition: Arc<Partition>,
+pub struct Sought {
+    /// The partition of its records.
+    pub partition: Arc<Partition>,
     /// What it is to be sent, by offset.
-    pub(super) pushes: BTreeMap<u64, Push>,
+    pub pushes: BTreeMap<u64, Push>,
     /// Since when, and how often logic was asked.
-    pub(super) late: Late,
+    pub late: Late,
     left: Left,
     next_at: Instant,
 }
 
 /// What became of a push that was to wait.
 #[derive(Debug)]
-pub(super) enum Put {
+pub enum Put {
     /// It waits.
     Kept,
     /// It waited already.
@@ -59,7 +60,8 @@ pub(super) enum Put {
 
 /// Where logic says that a key is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub enum Place {
+    /// On this comet.
     At(ServerId),
     /// It is nowhere, or logic does not answer: the reason for giving up after the last try.
     Unknown(&'static str),
@@ -67,7 +69,7 @@ pub(super) enum Place {
 
 /// What is to be done about a key.
 #[derive(Debug)]
-pub(super) enum Next {
+pub enum Next {
     /// Send it there.
     Send(Sought, ServerId),
     /// Nobody knows where it is: give up, for this reason.
@@ -78,7 +80,7 @@ pub(super) enum Next {
 
 /// All keys that are sought, by the partitions that are ours.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub struct Board {
     partitions: HashMap<u32, (Arc<Partition>, HashMap<Key, Sought>)>,
     keys: usize,
     bytes: usize,
@@ -86,13 +88,13 @@ pub(super) struct Board {
 
 impl Board {
     /// From now on keys of this partition may be sought. What was sought of an earlier assignment is forgotten.
-    pub(super) fn assign(&mut self, partition: &Arc<Partition>) {
+    pub fn assign(&mut self, partition: &Arc<Partition>) {
         self.forget(partition.number);
         self.partitions.insert(partition.number, (partition.clone(), HashMap::new()));
     }
 
     /// Forgets what is sought of a partition, without an answer: who has it next reads the records again.
-    pub(super) fn revoke(&mut self, partition: &Arc<Partition>) {
+    pub fn revoke(&mut self, partition: &Arc<Partition>) {
         if self.is_ours(partition) {
             self.forget(partition.number);
         }
@@ -109,17 +111,18 @@ impl Board {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no key is sought.
+    pub fn is_empty(&self) -> bool {
         self.keys == 0
     }
 
     /// Whether this key is sought.
-    pub(super) fn seeks(&self, partition: &Arc<Partition>, key: &str) -> bool {
+    pub fn seeks(&self, partition: &Arc<Partition>, key: &str) -> bool {
         self.partitions.get(&partition.number).is_some_and(|(_, keys)| keys.contains_key(key))
     }
 
     /// Has a push wait for its key; `left` says where the key was not, if it is not sought already.
-    pub(super) fn put(
+    pub fn put(
         &mut self,
         partition: &Arc<Partition>,
         key: &str,
@@ -172,7 +175,7 @@ impl Board {
 
     /// Keys of which it is time to ask logic: those of which nothing is under way any more to where they were not, where
     /// `oldest` says which is the oldest record to keys that is still owed to a comet.
-    pub(super) fn due(
+    pub fn due(
         &self,
         now: Instant,
         mut oldest: impl FnMut(&ServerId, u32) -> Option<u64>,
@@ -194,7 +197,7 @@ impl Board {
 
     /// Takes away the keys whose oldest push is half a window behind: soon nothing of their partition could be sent to
     /// anybody.
-    pub(super) fn in_the_way(&mut self) -> Vec<Sought> {
+    pub fn in_the_way(&mut self) -> Vec<Sought> {
         let mut taken = Vec::new();
         for (partition, keys) in self.partitions.values_mut().filter(|(_, keys)| !keys.is_empty()) {
             let next = partition.ledger.lock().next();
@@ -209,7 +212,7 @@ impl Board {
     }
 
     /// Logic was asked.
-    pub(super) fn located(&mut self, number: u32, key: &Key, place: Place, now: Instant) -> Next {
+    pub fn located(&mut self, number: u32, key: &Key, place: Place, now: Instant) -> Next {
         let Some((_, keys)) = self.partitions.get_mut(&number) else {
             return Next::Wait;
         };
