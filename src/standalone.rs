@@ -76,7 +76,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let client = |kind| comet_ports.address(kind).context("both client ports are bound");
     let (web_socket, comet_grpc) = (client(ListenerKind::WebSocket)?, comet_ports.grpc_address());
     let logic = told_about(logic, client(ListenerKind::Tcp)?, web_socket);
-    let job = job_config(&config, comet_grpc)?;
+    let job = job_config(&config, comet_grpc, logic_grpc)?;
 
     let log = MemoryLog::new(PARTITIONS, PARTITION_BYTES);
     let queue: Arc<dyn PushQueue> = match config.kafka {
@@ -206,8 +206,8 @@ fn told_about(mut logic: logic::Config, tcp: SocketAddr, web_socket: SocketAddr)
     logic
 }
 
-fn job_config(config: &Config, comet: SocketAddr) -> anyhow::Result<job::Config> {
-    let mut pairs = vec![("comets", comet.to_string()), ("flush", "2s".to_owned())];
+fn job_config(config: &Config, comet: SocketAddr, logic: SocketAddr) -> anyhow::Result<job::Config> {
+    let mut pairs = vec![("comets", comet.to_string()), ("logic", logic.to_string()), ("flush", "2s".to_owned())];
     pairs.extend(config.kafka.iter().map(|brokers| ("kafka-brokers", brokers.clone())));
     load("job", &pairs)
 }

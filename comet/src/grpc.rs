@@ -93,7 +93,12 @@ impl Service {
     }
 
     /// Hands a push to these shards, once there is room for it in their inboxes.
-    async fn hand(&self, push: Arc<Push>, targets: impl IntoIterator<Item = (&Handle, Target)>, sender: Sender) -> Pending {
+    async fn hand(
+        &self,
+        push: Arc<Push>,
+        targets: impl IntoIterator<Item = (&Handle, Target)>,
+        sender: Sender,
+    ) -> Pending {
         let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
         let mut answers = Vec::new();
         // No waiting in between: every shard hears of pushes in the same order.
@@ -108,7 +113,7 @@ impl Service {
 
     async fn hand_keys(&self, request: PushMsgReq, trace: Option<&str>) -> Result<Pending, Status> {
         let span = runtime::trace::push_span("comet push", trace);
-        let PushMsgReq { keys, proto, proto_op, ids, owner } = request;
+        let PushMsgReq { keys, proto, proto_op: op, ids, owner, late } = request;
         let (Some(proto), false) = (proto, keys.is_empty()) else {
             return Err(Status::unknown("rpc pushmsg arg error"));
         };
@@ -124,7 +129,7 @@ impl Service {
             homes[self.shared.home(&key)].push(key);
         }
         let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
-        let targets = targets.map(|(shard, keys)| (shard, Target::Keys(keys, proto_op)));
+        let targets = targets.map(|(shard, keys)| (shard, Target::Keys { keys, op, late }));
         Ok(self.hand(Push::new("", packet(proto), &ids, span).into(), targets, sender).await)
     }
 

@@ -48,7 +48,7 @@ pub struct Probe {
 impl Probe {
     /// A probe for this start of this server.
     pub fn new(incarnation: u64) -> Self {
-        let key = format!("imcluster-probe-{incarnation:016x}").into();
+        let key = format!("{}{incarnation:016x}", proto::push::PROBE).into();
         Self { key, flow: Arc::new(watch::Sender::new(Flow::Waiting)) }
     }
 

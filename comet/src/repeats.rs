@@ -93,6 +93,16 @@ impl Repeats {
         missing
     }
 
+    /// Whether this key got a later record and not this one. Exact while this record is not answered, because the floor is
+    /// below it then.
+    pub fn has_later(&self, sender: &Sender, id: PushId, key: &Key) -> bool {
+        let partition = self.partitions.get(&(sender.group.clone(), id.partition));
+        partition.filter(|partition| partition.epoch == id.epoch).is_some_and(|partition| {
+            let had = |offset: u64| partition.keys.get(&offset).is_some_and(|had| had.contains(key));
+            !had(id.offset) && partition.keys.range(id.offset + 1..).any(|(_, had)| had.contains(key))
+        })
+    }
+
     /// Job told that every comet has answered what is below: it need not be remembered.
     pub fn settle(&mut self, group: &Arc<str>, epoch: u32, partition: u32, floor: u64) {
         let known = self.partitions.entry((group.clone(), partition)).or_insert_with(|| Partition::new(epoch));

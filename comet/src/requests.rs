@@ -150,12 +150,13 @@ impl Requests {
                 Ok(all) => {
                     let (shard, channel, request) = (self.shard.clone(), self.channel.clone(), packet.to_packet());
                     let through = moving::furthest(all);
-                    self.waiting = Some(Box::pin(async move {
-                        Some(moving::leave(shard, channel, request, through).await)
-                    }));
+                    self.waiting =
+                        Some(Box::pin(async move { Some(moving::leave(shard, channel, request, through).await) }));
                     return Ok(false);
                 }
-                Err(_) => self.problem(packet, "bad_body", "expected a JSON list of the `through` maps of ops 8 and 20"),
+                Err(_) => {
+                    self.problem(packet, "bad_body", "expected a JSON list of the `through` maps of ops 8 and 20")
+                }
             },
             18..=op::MESSAGE if self.caps.any() => self.problem(packet, "unexpected_op", "this op is the server's"),
             _ => {

@@ -102,8 +102,8 @@ pub enum Target {
     All(i32),
     /// The same, so many connections a second.
     Paced(i32, f64),
-    /// These keys, if they accept the operation.
-    Keys(Vec<Key>, i32),
+    /// These keys, if they accept the operation; late = unless they have had a later record.
+    Keys { keys: Vec<Key>, op: i32, late: bool },
 }
 
 /// The way into a shard. Cheap to clone.

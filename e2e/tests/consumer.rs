@@ -303,10 +303,10 @@ async fn a_whole_job_delivers_in_order_claims_its_partitions_and_commits_when_it
     };
     let batching = Batching { count: 20, bytes: 65_536, window: Duration::from_millis(20) };
     let limits = Limits { batching, backlog: 64 << 20, stall: Duration::from_secs(10) };
-    let settings = job::Settings { group: GROUP.into(), limits, flush: Duration::from_secs(10) };
+    let settings = job::Settings { group: GROUP.into(), limits, flush: Duration::from_secs(10), webhook: None };
     let process = Process::quiet();
     let (_peers, peers) = tokio::sync::watch::channel(Arc::from([Peer::at("127.0.0.1:3109")]));
-    let running = tokio::spawn(job::serve(settings, source(&kafka, "t"), peers, dial, process.clone()));
+    let running = tokio::spawn(job::serve(settings, source(&kafka, "t"), peers, dial, None, process.clone()));
     e2e::eventually(SOON, "every partition to be claimed", || async {
         (0..3).all(|partition| comet.claimed(GROUP, partition).is_some())
     })

@@ -19,6 +19,7 @@ mod interest;
 mod killed;
 mod kubernetes;
 mod missed;
+mod moved;
 mod neighbours;
 mod online;
 mod outages;

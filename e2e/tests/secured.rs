@@ -211,7 +211,10 @@ async fn a_stranger_connects_registers_and_delivers_nothing_and_is_told_why() {
     let stranger = Comet::spawn("stranger", &logic, &flags::internal_tls(&their_files.path())).unwrap();
     eventually(SOON, "the stranger to say what it lacks", || async {
         let (status, text) = stranger.program.get("/ready").await?;
-        anyhow::ensure!(status == 503 && text.contains("internal TLS with") && text.contains("--internal-tls-ca"), "{text}");
+        anyhow::ensure!(
+            status == 503 && text.contains("internal TLS with") && text.contains("--internal-tls-ca"),
+            "{text}"
+        );
         anyhow::Ok(())
     })
     .await

@@ -7,6 +7,7 @@
 
 mod comet_model;
 mod job_model;
+mod moving;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ const SCHEDULES: u64 = if cfg!(debug_assertions) { 20_000 } else { 120_000 };
 const UNTIL_CAUGHT: u64 = 50_000;
 
 /// Runs schedules on two threads until one fails; returns its seed and what was wrong, and how many were run.
-fn run(mutant: Mutant, schedules: u64) -> (Option<(u64, String)>, u64) {
+fn run(schedules: u64, world: impl Fn(u64) -> Result<(), String> + Sync) -> (Option<(u64, String)>, u64) {
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let found = std::sync::Mutex::new(None);
     let worker = || {
@@ -28,7 +29,7 @@ fn run(mutant: Mutant, schedules: u64) -> (Option<(u64, String)>, u64) {
             if seed >= schedules {
                 return;
             }
-            if let Err(fault) = World::new(seed, mutant).run() {
+            if let Err(fault) = world(seed) {
                 *found.lock().unwrap() = Some((seed, fault));
             }
             done.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +44,7 @@ fn run(mutant: Mutant, schedules: u64) -> (Option<(u64, String)>, u64) {
 
 #[test]
 fn in_every_schedule_each_record_arrives_once_and_in_order_or_is_told_missing() {
-    let (fault, done) = run(Mutant::None, SCHEDULES);
+    let (fault, done) = run(SCHEDULES, |seed| World::new(seed, Mutant::None).run());
     println!("{done} schedules");
     assert_eq!((fault, done), (None, SCHEDULES));
 }
@@ -51,7 +52,30 @@ fn in_every_schedule_each_record_arrives_once_and_in_order_or_is_told_missing() 
 #[test]
 fn whoever_breaks_a_rule_of_delivery_is_caught() {
     for mutant in Mutant::ALL {
-        let (fault, done) = run(mutant, UNTIL_CAUGHT);
+        let (fault, done) = run(UNTIL_CAUGHT, |seed| World::new(seed, mutant).run());
+        let (seed, fault) = fault.unwrap_or_else(|| panic!("{mutant:?} was not caught in {done} schedules"));
+        println!("{mutant:?}: after {done} schedules, seed {seed}: {fault}");
+    }
+}
+
+#[test]
+fn in_every_schedule_a_key_that_moves_is_given_each_record_once_and_in_order_or_it_is_known_why_not() {
+    let found = AtomicU64::new(0);
+    let world = |seed| {
+        moving::World::new(seed, moving::Mutant::None).run().map(|of_it| {
+            found.fetch_add(of_it, Ordering::Relaxed);
+        })
+    };
+    let (fault, done) = run(SCHEDULES, world);
+    println!("{done} schedules, {} records found their key", found.load(Ordering::Relaxed));
+    assert_eq!((fault, done), (None, SCHEDULES));
+    assert!(found.into_inner() > SCHEDULES / 10);
+}
+
+#[test]
+fn whoever_breaks_a_rule_of_looking_for_keys_is_caught() {
+    for mutant in moving::Mutant::ALL {
+        let (fault, done) = run(UNTIL_CAUGHT, |seed| moving::World::new(seed, mutant).run().map(drop));
         let (seed, fault) = fault.unwrap_or_else(|| panic!("{mutant:?} was not caught in {done} schedules"));
         println!("{mutant:?}: after {done} schedules, seed {seed}: {fault}");
     }

@@ -8,6 +8,7 @@ use proto::kafka::KafkaConfig;
 use proto::peers;
 use runtime::config::{ConfigError, FileKey, FileKeys, names};
 use runtime::settings;
+use url::Url;
 
 use crate::comet::queue::Limits;
 use crate::consumer;
@@ -29,6 +30,14 @@ pub struct Config {
     /// How comets are known.
     #[command(flatten)]
     pub internal_tls: TlsConfig,
+    /// Ask logic where keys went that a comet does not have: `host:port`, several comma-separated, or `dns:name:port`. What
+    /// they were to get is sent there, three times within ten seconds; without it, it is undeliverable at once.
+    #[arg(long, value_name = "ADDRESSES", env = "IMCLUSTER_LOGIC", value_parser = proto::pool::source)]
+    pub logic: Option<peers::Source>,
+    /// POST what could not be delivered to a key to this URL, as a JSON list: key, server, partition, offset, id, op,
+    /// reason, createdMs. The message itself is not told.
+    #[arg(long, value_name = "URL", env = "IMCLUSTER_UNDELIVERABLE_WEBHOOK", value_parser = runtime::web::url)]
+    pub undeliverable_webhook: Option<Url>,
     /// Merge at most so many packets of a room into one.
     #[arg(long, value_name = "N", env = "IMCLUSTER_BATCH_COUNT", default_value = "20")]
     pub batch_count: NonZeroUsize,

@@ -312,12 +312,12 @@ impl Dispatcher {
         if created != 0 {
             self.metrics.queue_to_job.observe(now_ms.saturating_sub(created) as f64 / 1000.0);
         }
-        if push.expires_ms != 0 && push.expires_ms <= now_ms {
+        if push.is_expired(now_ms) {
             self.metrics.drop_records("expired", 1);
             owe(0);
             return;
         }
-        let ours = self.ours.get_mut(&partition.number).filter(|_| push.has_name);
+        let ours = self.ours.get_mut(&partition.number).filter(|_| !push.name.is_empty());
         if ours.is_some_and(|ours| ours.copies.is_one(&record.value)) {
             self.metrics.drop_records("copy", 1);
             owe(0);
@@ -332,17 +332,9 @@ impl Dispatcher {
                 if !owe(1) {
                     return;
                 }
-                let item = Item { push: Arc::new(push), speed: 0 };
-                let mut seat = self.fleet.server(view, &item.push.server);
-                // A comet that was just found or lost is looked up anew: its queue here is closed.
-                while let Some(found) = seat {
-                    if found.queue.push(partition, item.clone(), now) {
-                        return;
-                    }
-                    seat = self.fleet.unlisted_server(&item.push.server);
+                if let Some(push) = self.fleet.seeker().pass(partition, push, now) {
+                    self.fleet.give(view, partition, push, now);
                 }
-                self.metrics.drop_records("unknown_server", 1);
-                partition.answer(std::iter::once(record.offset));
             }
             Target::Room(_) | Target::All => {
                 if !owe(view.comets.len()) {

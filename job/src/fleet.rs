@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use crate::comet::queue::{Limits, Pace, Queue};
 use crate::comet::{Comet, driver};
 use crate::metrics::Metrics;
-use crate::push::Partition;
-use crate::room::Batching;
+use crate::push::{Partition, Push};
+use crate::room::{Batching, Item};
+use crate::seek::Seeker;
 
 /// Makes the client of an address.
 pub type Dial = Arc<dyn Fn(&str) -> Result<Arc<dyn Comet>, String> + Send + Sync>;
@@ -130,6 +131,7 @@ pub struct Fleet {
     view: RwLock<Arc<View>>,
     dial: Dial,
     limits: Mutex<Limits>,
+    seeker: Seeker,
     metrics: Metrics,
 }
 
@@ -150,7 +152,8 @@ struct Inner {
 impl Fleet {
     /// No comets yet.
     pub fn new(dial: Dial, limits: Limits, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), view: RwLock::default(), dial, limits: Mutex::new(limits), metrics })
+        let (limits, seeker) = (Mutex::new(limits), Seeker::new(metrics.clone()));
+        Arc::new(Self { inner: Mutex::default(), view: RwLock::default(), dial, limits, seeker, metrics })
     }
 
     /// Follows the list until it ends. Cancel safe.
@@ -227,8 +230,34 @@ impl Fleet {
         Some(seat)
     }
 
+    /// Owes a push to keys to the comet that it names, or drops and answers it when nobody knows that comet.
+    pub(crate) fn give(self: &Arc<Self>, view: &View, partition: &Arc<Partition>, push: Push, now: Instant) {
+        let item = Item { push: Arc::new(push), speed: 0 };
+        let mut seat = self.server(view, &item.push.server);
+        // A comet that was just found or lost is looked up anew: its queue here is closed.
+        while let Some(found) = seat {
+            if found.queue.push(partition, item.clone(), now) {
+                return;
+            }
+            seat = self.unlisted_server(&item.push.server);
+        }
+        self.metrics.drop_records("unknown_server", 1);
+        partition.answer(std::iter::once(item.push.id.offset));
+    }
+
+    /// The keys that were not where they should be.
+    pub(crate) fn seeker(&self) -> &Seeker {
+        &self.seeker
+    }
+
+    /// The oldest record to keys that is still owed to this comet.
+    pub(crate) fn oldest_key(&self, server: &ServerId, partition: u32) -> Option<u64> {
+        self.view().by_id.get(server)?.queue.oldest_key(partition)
+    }
+
     /// Starts a partition at every comet.
     pub fn assign(&self, partition: &Arc<Partition>) {
+        self.seeker.assign(partition);
         let mut inner = self.inner.lock();
         inner.assigned.insert(partition.number, partition.clone());
         let from = partition.ledger.lock().next();
@@ -237,6 +266,7 @@ impl Fleet {
 
     /// Ends a partition at every comet.
     pub fn revoke(&self, partition: &Arc<Partition>) {
+        self.seeker.revoke(partition);
         let mut inner = self.inner.lock();
         inner.assigned.remove(&partition.number);
         inner.seats.iter().for_each(|seat| seat.queue.revoke(partition));
@@ -358,7 +388,7 @@ impl Fleet {
     fn seat(self: &Arc<Self>, inner: &mut Inner, name: Option<ServerId>) -> Arc<Seat> {
         let link = Link { name, address: None, client: None, version: 0, listed: false, up: false };
         let queue = Queue::new(*self.limits.lock(), self.metrics.clone());
-        // What was read before is not sent to it.
+        // What was read before is not sent to it, unless a key is found there later.
         inner.assigned.values().for_each(|partition| queue.assign(partition, partition.ledger.lock().next()));
         let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
         inner.seats.push(seat.clone());

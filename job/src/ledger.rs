@@ -46,6 +46,18 @@ impl Ledger {
         true
     }
 
+    /// Notes that so many more answers are waited for, as long as this offset still waits for one. Returns whether it does.
+    pub fn more(&mut self, offset: u64, answers: u32) -> bool {
+        let index = offset.checked_sub(self.floor).and_then(|index| usize::try_from(index).ok());
+        match index.and_then(|index| self.owed.get_mut(index)).filter(|owed| **owed > 0) {
+            Some(owed) => {
+                *owed += answers;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Notes one comet's answer. Returns whether the floor moved.
     pub fn answer(&mut self, offset: u64) -> bool {
         let Some(index) = offset.checked_sub(self.floor) else {
@@ -137,6 +149,22 @@ mod tests {
         assert!(!ledger.has_room(WINDOW));
         ledger.answer(0);
         assert!(ledger.has_room(WINDOW));
+    }
+
+    #[test]
+    fn an_offset_that_is_owed_once_more_waits_for_that_too_and_one_that_is_done_is_not_opened_again() {
+        let mut ledger = Ledger::new(0);
+        ledger.open(0, 1);
+        ledger.open(1, 1);
+        assert!(ledger.more(0, 2));
+        ledger.answer(0);
+        ledger.answer(0);
+        assert_eq!(ledger.committed(), 0);
+        ledger.answer(1);
+        assert!(!ledger.more(1, 1) && !ledger.more(2, 1));
+        ledger.answer(0);
+        assert_eq!(ledger.committed(), 2);
+        assert!(!ledger.more(0, 1));
     }
 
     proptest! {

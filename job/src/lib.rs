@@ -2,8 +2,8 @@
 //! comet that is owed a push has answered.
 //!
 //! Edges: [`consumer`] reads the queue (Kafka or memory), [`comet`] sends (gRPC or memory). Between them [`dispatch`]
-//! decides who is owed a record, [`room`] keeps each comet's order, [`ledger`] knows what may be committed, and
-//! [`fleet`] which comets there are.
+//! decides who is owed a record, [`room`] keeps each comet's order, [`ledger`] knows what may be committed,
+//! [`fleet`] which comets there are, and [`seek`] finds keys that are not where they were.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -16,6 +16,8 @@ pub mod ledger;
 pub mod metrics;
 pub mod push;
 pub mod room;
+pub mod seek;
+pub mod webhook;
 
 #[cfg(test)]
 mod rig;
@@ -26,6 +28,7 @@ use std::time::Duration;
 pub use config::Config;
 use proto::peers::{Peer, Peers};
 use runtime::Process;
+use url::Url;
 
 use crate::comet::Comet;
 use crate::comet::grpc::GrpcComet;
@@ -34,6 +37,7 @@ use crate::consumer::Source;
 use crate::dispatch::Dispatcher;
 use crate::fleet::{Dial, Fleet};
 use crate::metrics::Metrics;
+use crate::seek::logic::{Locate, LogicClient};
 
 /// How long the first list of comets is waited for.
 const LIST: Duration = Duration::from_secs(10);
@@ -42,7 +46,8 @@ const LIST: Duration = Duration::from_secs(10);
 /// owed is delivered.
 ///
 /// # Errors
-/// When certificates cannot be read; when the last commit fails: what it named is delivered again.
+/// When an address of logic is not one; when certificates cannot be read; when the last commit fails: what it named is
+/// delivered again.
 pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> anyhow::Result<()> {
     let followed = proto::peers::watch(config.comets.clone());
     let zone = config.zone.clone().filter(|zone| !zone.is_empty());
@@ -61,9 +66,18 @@ pub async fn run(config: Config, source: Box<dyn Source>, process: Process) -> a
         process.status.part("internalTls", move || shown.report());
         tokio::spawn(tls.clone().follow());
     }
+    let logic = match &config.logic {
+        Some(logic) => Some(Arc::new(LogicClient::lazy(logic.clone(), tls.clone())?) as Arc<dyn Locate>),
+        None => None,
+    };
     let dial: Dial = Arc::new(move |address| Ok(Arc::new(GrpcComet::over(address, tls.as_ref())?) as Arc<dyn Comet>));
-    let settings = Settings { group: config.group.clone(), limits: config.limits(), flush: config.flush };
-    serve(settings, source, peers, dial, process).await
+    let settings = Settings {
+        group: config.group.clone(),
+        limits: config.limits(),
+        flush: config.flush,
+        webhook: config.undeliverable_webhook.clone(),
+    };
+    serve(settings, source, peers, dial, logic, process).await
 }
 
 /// The comets of one zone alone. goim's job knows no others; there each zone has a consumer group of its own.
@@ -96,9 +110,11 @@ pub struct Settings {
     pub limits: Limits,
     /// How long to finish what is owed at the end.
     pub flush: Duration,
+    /// Who is told of what cannot be delivered.
+    pub webhook: Option<Url>,
 }
 
-/// As [`run`], with the list of comets and the way to reach them given.
+/// As [`run`], with the list of comets, the way to reach them and whom to ask where keys are given.
 ///
 /// # Errors
 /// When the last commit fails.
@@ -107,11 +123,17 @@ pub async fn serve(
     source: Box<dyn Source>,
     peers: Peers,
     dial: Dial,
+    logic: Option<Arc<dyn Locate>>,
     process: Process,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::register(&process.metrics);
     let queue = process.readiness.condition(source.name(), "the first answer");
     let fleet = Fleet::new(dial, settings.limits, metrics.clone());
+    let told = settings.webhook.map(|url| {
+        let (outbox, told) = webhook::start(&url, metrics.untold.clone());
+        fleet.seeker().tell(Some(outbox));
+        told
+    });
     fleet.update(&peers.borrow().clone());
     process.status.part("comets", {
         let fleet = fleet.clone();
@@ -121,6 +143,7 @@ pub async fn serve(
         let fleet = fleet.clone();
         async move { fleet.follow(peers).await }
     });
+    let seeking = logic.map(|logic| tokio::spawn(seek::run(fleet.clone(), logic)));
     process.live.follow({
         let fleet = fleet.clone();
         move |config: Config| fleet.rebatch(config.limits().batching)
@@ -130,7 +153,13 @@ pub async fn serve(
     process.status.part("lag", move || lag.get().into());
     let result = dispatcher.run(process.shutdown.begun(), settings.flush, queue).await;
     follower.abort();
+    seeking.iter().for_each(tokio::task::JoinHandle::abort);
     fleet.stop();
+    fleet.seeker().tell(None);
+    if let Some(told) = told {
+        // What does not end in its own time is not waited for; it cannot have panicked.
+        let _late = tokio::time::timeout(webhook::LAST, told).await;
+    }
     tracing::info!("job has stopped");
     result
 }

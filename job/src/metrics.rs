@@ -48,6 +48,8 @@ pub struct Metrics {
     pub dropped: Family<Reason, Counter>,
     /// Keys, or whole records of a refused call, that could not be delivered, by reason.
     pub undeliverable: Family<Reason, Counter>,
+    /// Undeliverable keys that nobody was told of.
+    pub untold: Counter,
     /// High watermark less committed, by partition.
     pub lag: Family<PartitionLabel, Gauge>,
     /// Bytes owed to all comets.
@@ -78,6 +80,7 @@ impl Metrics {
             retries: Counter::default(),
             dropped: Family::default(),
             undeliverable: Family::default(),
+            untold: Counter::default(),
             lag: Family::default(),
             queue_bytes: Gauge::default(),
             comets: Gauge::default(),
@@ -96,6 +99,7 @@ impl Metrics {
             to.register("retries", "Batches sent again", this.retries.clone());
             to.register("dropped", "Records dropped for a comet", this.dropped.clone());
             to.register("undeliverable", "Keys or records that could not be delivered", this.undeliverable.clone());
+            to.register("undeliverable_untold", "Keys that the webhook was not told of", this.untold.clone());
             to.register("lag_records", "Records not committed yet", this.lag.clone());
             to.register("comet_queue_bytes", "Bytes owed to comets", this.queue_bytes.clone());
             to.register("comets", "Comets that answer", this.comets.clone());

@@ -84,6 +84,15 @@ pub enum Undecodable {
     Type(i32),
 }
 
+/// How long a key of a push has been sought, and how often it was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// Since when.
+    pub since: Instant,
+    /// How often logic was asked where it is.
+    pub tries: usize,
+}
+
 /// A decoded record, ready for every comet.
 #[derive(Debug)]
 pub struct Push {
@@ -99,12 +108,14 @@ pub struct Push {
     pub packet: Bytes,
     /// Its place in the queue.
     pub id: Id,
-    /// It carries the id that logic gave it: no other record is the same to the byte.
-    pub has_name: bool,
+    /// The id that logic gave it, which no other record has; empty = goim's logic gave none.
+    pub name: Bytes,
     /// Not worth delivering after this, Unix milliseconds; 0 = always.
     pub expires_ms: u64,
     /// When job had it.
     pub taken: Instant,
+    /// Set on what is sent once more, to where logic says that its key went.
+    pub late: Option<Late>,
     /// The span of a traced push, open until the last comet answered, and its `traceparent`.
     pub trace: Option<(tracing::Span, String)>,
 }
@@ -138,11 +149,29 @@ impl Push {
                 created_ms: message.created_ms,
                 on_full: message.on_full,
             },
-            has_name: !message.id.is_empty(),
+            name: message.id,
             expires_ms: message.expires_ms,
             taken,
+            late: None,
             trace: trace(record),
         })
+    }
+
+    /// Whether it is not worth delivering any more.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_ms != 0 && self.expires_ms <= now_ms
+    }
+
+    /// The same push for these of its keys alone.
+    pub fn narrowed(&self, keys: Vec<String>) -> Self {
+        Self {
+            target: Target::Keys(keys),
+            server: self.server.clone(),
+            packet: self.packet.clone(),
+            name: self.name.clone(),
+            trace: self.trace.clone(),
+            ..*self
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::consumer::Source;
 use crate::consumer::memory::MemorySource;
 use crate::fleet::Dial;
 use crate::room::Batching;
+use crate::seek::logic::{Locate, MemoryLogic};
 use crate::{Settings, serve};
 
 pub(crate) const LIMITS: Limits = Limits {
@@ -49,6 +50,25 @@ impl Rig {
     }
 
     pub async fn with(log: MemoryLog, source: Box<dyn Source>, comets: &[(&str, &MemoryComet)]) -> Self {
+        Self::asking(log, source, comets, None).await
+    }
+
+    /// A job that asks this logic where keys went.
+    pub async fn seeking(logic: &MemoryLogic, comets: &[(&str, &MemoryComet)]) -> Self {
+        Self::seeking_over(MemoryLog::new(1, 64 << 20), logic, comets).await
+    }
+
+    pub async fn seeking_over(log: MemoryLog, logic: &MemoryLogic, comets: &[(&str, &MemoryComet)]) -> Self {
+        let source = Box::new(MemorySource::new(log.clone()));
+        Self::asking(log, source, comets, Some(Arc::new(logic.clone()))).await
+    }
+
+    async fn asking(
+        log: MemoryLog,
+        source: Box<dyn Source>,
+        comets: &[(&str, &MemoryComet)],
+        logic: Option<Arc<dyn Locate>>,
+    ) -> Self {
         let addresses: Arc<Mutex<HashMap<String, MemoryComet>>> = Arc::default();
         let dial: Dial = {
             let addresses = addresses.clone();
@@ -59,10 +79,10 @@ impl Rig {
         };
         let (peers, seen) = watch::channel(Arc::from([]));
         let process = Process::quiet();
-        let settings = Settings { group: "g".into(), limits: LIMITS, flush: Duration::from_secs(10) };
+        let settings = Settings { group: "g".into(), limits: LIMITS, flush: Duration::from_secs(10), webhook: None };
         let mut rig = Self { log, process: process.clone(), peers, task: tokio::spawn(async { Ok(()) }), addresses };
         rig.list(comets);
-        rig.task = tokio::spawn(serve(settings, source, seen, dial, process));
+        rig.task = tokio::spawn(serve(settings, source, seen, dial, logic, process));
         rig.settle().await;
         rig
     }

@@ -47,6 +47,11 @@ impl Item {
         self.push.packet.len() + keys + 64
     }
 
+    /// Whether it is a push to keys.
+    pub fn is_for_keys(&self) -> bool {
+        matches!(self.push.target, Target::Keys(_))
+    }
+
     fn offset(&self) -> u64 {
         self.push.id.offset
     }
@@ -105,7 +110,8 @@ impl Lane {
         self.batching = batching;
     }
 
-    /// Appends a record; offsets grow.
+    /// Appends a record. Those of a room come in the order of their offsets; what a key is sent that was sought comes
+    /// later than its offset says, and is sent in the order in which it came.
     pub fn push(&mut self, item: Item, now: Instant) {
         let order = match &item.push.target {
             Target::Keys(_) | Target::Kick(_) => Order::Keys,
@@ -188,6 +194,12 @@ impl Lane {
         self.bytes
     }
 
+    /// The oldest record to keys that waits.
+    pub fn oldest_key(&self) -> Option<u64> {
+        let waiting = self.groups.get(&Order::Keys)?.items.iter();
+        waiting.filter(|item| item.is_for_keys()).map(Item::offset).min()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.gathering.is_empty()
@@ -245,11 +257,14 @@ impl Lane {
 }
 
 /// Whether `next` may share a call with `first`, both of one order: packets of a room always; pushes to keys when they
-/// go to the same keys under the same operation, because a comet checks both once a call.
+/// go to the same keys under the same operation, because a comet checks both once a call, and are late or are not.
 fn merges(first: &Item, next: &Item) -> bool {
     match (&first.push.target, &next.push.target) {
         (Target::Room(_), Target::Room(_)) => true,
-        (Target::Keys(a), Target::Keys(b)) => a == b && first.push.operation == next.push.operation,
+        (Target::Keys(a), Target::Keys(b)) => {
+            let of = |item: &Item| (item.push.operation, item.push.late.is_some());
+            a == b && of(first) == of(next)
+        }
         _ => false,
     }
 }

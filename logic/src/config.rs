@@ -19,7 +19,7 @@ use crate::receive::ReceiveConfig;
 use crate::session::SessionConfig;
 use crate::store::redis::RedisConfig;
 use crate::tokens::Tokens;
-use crate::web;
+use runtime::web;
 
 /// logic's settings.
 #[derive(Clone, Debug, clap::Args)]

@@ -23,7 +23,6 @@ pub mod receive;
 pub mod session;
 pub mod store;
 pub mod tokens;
-mod web;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use url::Url;
 
-use crate::web;
+use runtime::web;
 
 /// The most of an answer that is read, so that its connection can be used again.
 const ANSWER: usize = 64 * 1024;

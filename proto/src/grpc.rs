@@ -101,10 +101,8 @@ pub fn channel_over(address: &str, deadline: Duration, tls: Option<&Tls>) -> Res
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(UNACKNOWLEDGED));
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    let endpoint = Endpoint::from(uri)
-        .timeout(deadline)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
+    let endpoint =
+        Endpoint::from(uri).timeout(deadline).initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
     let Some(tls) = tls.cloned() else {
         return Ok(endpoint.connect_with_connector_lazy(tcp));
     };

@@ -8,6 +8,7 @@
 //! | comet | logic | sessions, online counts | [`logic`] (gRPC) |
 //! | logic | job | push records through the queue | [`push`]; [`log`] is the queue in memory |
 //! | job | comet | pushes | [`comet`], [`delivery`] (gRPC) |
+//! | job | logic | where keys are | [`sessions`] (gRPC); [`pool`] keeps the channels, comet's too |
 //! | logic, job | – | which comets exist | [`peers`] |
 //!
 //! Between themselves our processes speak in the clear, or over mutual TLS ([`grpc::tls`], [`certs`]).
@@ -27,6 +28,7 @@ pub mod log;
 pub mod op;
 pub mod packet;
 pub mod peers;
+pub mod pool;
 pub mod push;
 pub mod token;
 

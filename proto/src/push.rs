@@ -14,6 +14,9 @@ pub const GROUP: &str = "goim-push-group-job";
 /// The largest record, in bytes: sarama's limit, which goim's backends know.
 pub const MAX_RECORD: usize = 1_000_000;
 
+/// How the keys begin that comets push to themselves, to see that pushes arrive. They are nobody's, and nowhere else.
+pub const PROBE: &str = "imcluster-probe-";
+
 /// The key a record is partitioned by: the first key, the room, or the operation in decimal.
 pub fn record_key(record: &PushMsg) -> Cow<'_, str> {
     match record.r#type() {

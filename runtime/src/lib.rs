@@ -20,6 +20,7 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
 pub mod watched;
+pub mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

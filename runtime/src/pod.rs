@@ -39,7 +39,7 @@ pub const TCP_TLS: u16 = 3104;
 pub const COMET_GRPC: u16 = 3109;
 /// logic's HTTP API, for backends and clients.
 pub const LOGIC_HTTP: u16 = 3111;
-/// logic's gRPC, for comet.
+/// logic's gRPC, for comet and job.
 pub const LOGIC_GRPC: u16 = 3119;
 /// The admin port of every process: GET only.
 pub const ADMIN: u16 = 3131;
@@ -240,7 +240,12 @@ pub const FLOWS: &[Flow] = &[
     },
     Flow { to: Component::Comet, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
     Flow { to: Component::Logic, name: port_name::HTTP, port: LOGIC_HTTP, from: ANYONE },
-    Flow { to: Component::Logic, name: port_name::GRPC, port: LOGIC_GRPC, from: &[Origin::Pods(Component::Comet)] },
+    Flow {
+        to: Component::Logic,
+        name: port_name::GRPC,
+        port: LOGIC_GRPC,
+        from: &[Origin::Pods(Component::Comet), Origin::Pods(Component::Job)],
+    },
     Flow { to: Component::Logic, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
     Flow { to: Component::Job, name: port_name::ADMIN, port: ADMIN, from: WATCHERS },
     Flow {

@@ -1,28 +1,23 @@
 //! A real logic over gRPC, goim's or ours.
 //!
-//! Several addresses are used in turn. Every call has a deadline, which goim's have not. A call that never left this
-//! process, because nobody listened or the server was closing the connection (grpc-go does so every two hours), is made
-//! once more at the next address; a call that may have been carried out is not repeated.
+//! Several addresses are used in turn ([`proto::pool`]). Every call has a deadline, which goim's have not.
 
 use std::collections::HashMap;
-use std::error::Error;
+use std::error::Error as _;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use proto::grpc::tls::Tls;
 use proto::log::now_ms;
 use proto::logic::logic_client;
 use proto::logic::{
     CometInfo, ConnectReply, ConnectReq, DisconnectReq, HeartbeatReq, OnlineReply, OnlineReq, ReceiveReq,
 };
-use proto::peers::{self, Followed, Peer, Source};
+use proto::pool::{self, Pool};
 use proto::sessions::{SendReq, probe_client, sessions_client};
 use proto::{Key, Mid, Packet, RoomId, ServerId, grpc, protocol, sessions};
 use tonic::codec::CompressionEncoding;
@@ -31,7 +26,7 @@ use tonic::{Code, Response, Status};
 
 use super::{Held, Identity, Logic, LogicError, Renewed};
 
-/// How long a client's login may take; the handshake timeout may end it sooner.
+/// How long a client's login may take, the longest of all calls; the handshake timeout may end it sooner.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long every other call may take.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -44,18 +39,6 @@ pub struct LogicClient {
     pool: Arc<Pool>,
 }
 
-/// Channels by address, used in turn.
-#[derive(Debug)]
-struct Pool {
-    followed: Followed,
-    open: Mutex<Open>,
-    turn: AtomicUsize,
-    tls: Option<Tls>,
-}
-
-/// A list, and the channels to its addresses in the same order.
-type Open = (Arc<[Peer]>, Vec<(String, Channel)>);
-
 impl LogicClient {
     /// A client that connects on its first call: `addresses` is `host:port`, several comma-separated, or
     /// `dns:name:port`. `server` and `incarnation` are who we are; with `tls` logic knows us by our certificate. Must be
@@ -64,18 +47,12 @@ impl LogicClient {
     /// # Errors
     /// When an address is not one; one line naming it.
     pub fn lazy(addresses: &str, server: ServerId, incarnation: u64, tls: Option<Tls>) -> anyhow::Result<Self> {
-        let source = source(addresses)?;
-        if let Source::Fixed(peers) = &source {
-            for peer in peers {
-                open(&peer.address, None)?;
-            }
-        }
-        let (followed, open) = (peers::watch(source), Mutex::new((Arc::from([]), Vec::new())));
-        let pool = Arc::new(Pool { followed, open, turn: AtomicUsize::new(0), tls });
-        Ok(Self { server: server.as_str().into(), incarnation, pool })
+        let pool = pool::source(addresses).and_then(|source| Pool::lazy(source, CONNECT, tls));
+        let pool = pool.map_err(|error| anyhow::anyhow!("--logic {error}"))?;
+        Ok(Self { server: server.as_str().into(), incarnation, pool: Arc::new(pool) })
     }
 
-    /// Makes a call at the next address, and at the one after when the first never got it.
+    /// Makes a call at one of the addresses.
     async fn call<Q, T, F>(
         &self,
         deadline: Duration,
@@ -86,76 +63,8 @@ impl LogicClient {
         Q: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let tried = async {
-            let status = match make(self.pool.next().await?, request.clone()).await {
-                Ok(reply) => return Ok(reply.into_inner()),
-                Err(status) => status,
-            };
-            if !never_sent(&status) {
-                return Err(status);
-            }
-            make(self.pool.next().await?, request).await.map(Response::into_inner)
-        };
-        match tokio::time::timeout(deadline, tried).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(status)) => Err(status.into()),
-            Err(_) => Err(LogicError::Unavailable(format!("no answer within {deadline:?}"))),
-        }
+        Ok(self.pool.call(deadline, request, make).await?)
     }
-}
-
-/// What `--logic` names. Unlike comets, a logic has no port that could be left out.
-fn source(addresses: &str) -> anyhow::Result<Source> {
-    let has_port = |address: &str| {
-        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    match addresses.strip_prefix("dns:") {
-        Some(name) => anyhow::ensure!(has_port(name), "--logic {addresses}: expected dns:name:port"),
-        None => {
-            let wrong = addresses.split(',').map(str::trim).find(|address| !has_port(address));
-            anyhow::ensure!(wrong.is_none(), "--logic {}: expected host:port", wrong.unwrap_or_default());
-        }
-    }
-    addresses.parse().with_context(|| format!("--logic {addresses}"))
-}
-
-fn open(address: &str, tls: Option<&Tls>) -> anyhow::Result<Channel> {
-    // Its own limit is the longest of all; each call has a shorter one around it.
-    grpc::channel_over(address, CONNECT, tls).with_context(|| format!("--logic {address}: expected host:port"))
-}
-
-impl Pool {
-    async fn next(&self) -> Result<Channel, Status> {
-        self.followed.answered().await;
-        let listed = self.followed.peers.borrow().clone();
-        let mut open = self.open.lock();
-        if !Arc::ptr_eq(&open.0, &listed) {
-            // Those known keep their channels.
-            let channel = |peer: &Peer| {
-                let kept = open.1.iter().find(|(known, _)| *known == peer.address).map(|(_, channel)| channel.clone());
-                Ok((peer.address.clone(), kept.map_or_else(|| self::open(&peer.address, self.tls.as_ref()), Ok)?))
-            };
-            let channels = listed.iter().map(channel).collect::<anyhow::Result<_>>();
-            let channels = channels.map_err(|error| Status::unavailable(format!("{error:#}")))?;
-            *open = (listed, channels);
-        }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        match open.1.get(turn % open.1.len().max(1)) {
-            Some((_, channel)) => Ok(channel.clone()),
-            None => Err(Status::unavailable(self.followed.trouble().as_deref().unwrap_or("logic has no addresses"))),
-        }
-    }
-}
-
-/// Whether the call failed before its request left: no connection, or one that was closing.
-fn never_sent(status: &Status) -> bool {
-    sources(status).any(|error| {
-        error.is::<tonic::ConnectError>() || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
-    })
-}
-
-fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(status.source(), |&error| error.source())
 }
 
 impl From<Status> for LogicError {

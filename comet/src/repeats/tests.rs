@@ -103,6 +103,22 @@ fn what_the_floor_has_passed_costs_nothing() {
 }
 
 #[test]
+fn a_key_that_has_had_a_later_record_is_known_by_it_and_no_other_is() {
+    let mut repeats = Repeats::default();
+    let (key, other) = (Key::from("k"), Key::from("other"));
+    repeats.deliver(&sender(0), at(5), std::slice::from_ref(&key), |_| true);
+    repeats.deliver(&sender(0), at(6), std::slice::from_ref(&other), |_| false);
+    assert!(repeats.has_later(&sender(0), at(4), &key));
+    assert!(!repeats.has_later(&sender(0), at(5), &key), "it is not later than itself");
+    assert!(!repeats.has_later(&sender(0), at(4), &other), "it was not here");
+    repeats.deliver(&sender(0), at(7), std::slice::from_ref(&key), |_| true);
+    assert!(!repeats.has_later(&sender(0), at(5), &key), "it is a repeat");
+    let elsewhere = PushId { partition: 1, ..at(4) };
+    let anew = PushId { epoch: 2, ..at(4) };
+    assert!(!repeats.has_later(&sender(0), elsewhere, &key) && !repeats.has_later(&sender(0), anew, &key));
+}
+
+#[test]
 fn only_keys_that_were_not_here_may_get_it_again() {
     let mut repeats = Repeats::default();
     let keys = [Key::from("a"), Key::from("b")];

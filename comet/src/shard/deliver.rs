@@ -25,7 +25,12 @@ impl Shard {
     ) -> Option<Arc<OwnedSemaphorePermit>> {
         let Order { push, target, sender, budget, taken } = order;
         let (missing, budget) = match target {
-            Target::Keys(keys, op) => (self.keys(&push, keys, op, &sender, repeats, round), Some(budget)),
+            Target::Keys { mut keys, op, late } => {
+                if late {
+                    self.leave_out_overtaken(&push, &mut keys, &sender, repeats);
+                }
+                (self.keys(&push, keys, op, &sender, repeats, round), Some(budget))
+            }
             target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
         // Whoever asked may have given up by now; the push is on its way all the same.
@@ -57,9 +62,21 @@ impl Shard {
                 self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
                 return None;
             }
-            Target::Keys(..) => unreachable!("keys are pushed to one by one"),
+            Target::Keys { .. } => unreachable!("keys are pushed to one by one"),
         }
         Some(budget)
+    }
+
+    /// Job looked for these keys while a later record was on its way to where they are: order is worth more than what is
+    /// late. What job sends for such a key comes in order, so the last part tells for all.
+    fn leave_out_overtaken(&self, push: &Push, keys: &mut Vec<Key>, sender: &Sender, repeats: &Repeats) {
+        let Some(last) = push.parts().last() else {
+            return;
+        };
+        let all = keys.len();
+        keys.retain(|key| !repeats.has_later(sender, last.id, key));
+        let messages = push.messages() * (all - keys.len());
+        self.shared.metrics.dropped("overtaken", messages as u64);
     }
 
     fn keys(

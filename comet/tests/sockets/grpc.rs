@@ -225,7 +225,8 @@ async fn an_owner_of_an_older_generation_is_fenced() {
     is(&job.broadcast_room(push(owner("g", 5), 4)).await.unwrap_err(), Code::FailedPrecondition, "fenced");
     job.broadcast_room(push(owner("another", 1), 5)).await.unwrap();
     let proto = Some(raw(&["k"]));
-    let keys = PushMsgReq { keys: vec!["k".into()], proto, proto_op: 1000, ids: vec![id(6)], owner: owner("g", 5) };
+    let (keys, ids) = (vec!["k".into()], vec![id(6)]);
+    let keys = PushMsgReq { keys, proto, proto_op: 1000, ids, owner: owner("g", 5), late: false };
     is(&job.push_msg(keys).await.unwrap_err(), Code::FailedPrecondition, "fenced");
     let all =
         BroadcastReq { proto_op: 1000, proto: Some(raw(&["a"])), speed: 0, ids: vec![id(7)], owner: owner("g", 5) };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner};
+use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner, PushMsgReq};
 
 use crate::support::*;
 
@@ -103,6 +103,30 @@ async fn a_key_that_was_not_here_gets_the_record_when_it_comes_back_and_the_othe
         assert_eq!(client.pushed().await, [(1000, "m".into())]);
         client.got_nothing().await;
     }
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_for_a_key_is_dropped_where_the_key_has_had_a_later_record_and_nowhere_else() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut clients = [
+        Client::signed_in(&comet, false, r#"{"key":"ahead","accepts":[1000]}"#).await,
+        Client::signed_in(&comet, true, r#"{"key":"behind","accepts":[1000]}"#).await,
+    ];
+    assert!(comet.push_keys(&["ahead"], 1000, raw(&["7"]), vec![id(7)]).await.is_empty());
+    let keys = ["ahead", "behind"].map(str::to_owned).to_vec();
+    let (proto, ids) = (Some(raw(&["5", "6"])), vec![id(5), id(6)]);
+    let late = PushMsgReq { keys, proto, proto_op: 1000, ids, owner: None, late: true };
+    assert!(comet.job().push_msg(late).await.unwrap().into_inner().not_here.is_empty());
+    let [ahead, behind] = &mut clients;
+    assert_eq!(ahead.pushed().await, [(1000, "7".into())]);
+    ahead.got_nothing().await;
+    let mut got = behind.pushed().await;
+    if got.len() == 1 {
+        got.extend(behind.pushed().await);
+    }
+    assert_eq!(got, [(1000, "5".into()), (1000, "6".into())]);
+    assert_eq!(comet.metric("dropped_total{reason=\"overtaken\"}"), 2.0);
     comet.stop().await;
 }
 

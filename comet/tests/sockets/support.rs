@@ -92,7 +92,7 @@ impl Comet {
     /// Pushes to keys; returns those that were not here.
     pub async fn push_keys(&self, keys: &[&str], op: i32, proto: Proto, ids: Vec<Id>) -> Vec<String> {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        let request = PushMsgReq { keys, proto: Some(proto), proto_op: op, ids, owner: None };
+        let request = PushMsgReq { keys, proto: Some(proto), proto_op: op, ids, ..Default::default() };
         self.job().push_msg(request).await.unwrap().into_inner().not_here
     }
 

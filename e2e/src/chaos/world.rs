@@ -69,7 +69,7 @@ impl World {
         let names = (0..Self::COMETS).map(Self::name_of);
         let comets =
             names.map(|name| Comet::spawn(&name, &logic.join(","), &[])).collect::<anyhow::Result<Vec<_>>>()?;
-        let wiring = [flags::job(comets.iter().map(Comet::grpc_port)), queue].concat();
+        let wiring = [flags::job(comets.iter().map(Comet::grpc_port), &logic.join(",")), queue].concat();
         let jobs = (0..Self::JOBS).map(|_| Program::spawn("job", &wiring)).collect::<anyhow::Result<Vec<_>>>()?;
         // A comet is ready when a push came back through a job.
         for program in jobs.iter().chain(comets.iter().map(|comet| &comet.program)) {

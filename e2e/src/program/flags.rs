@@ -52,10 +52,10 @@ pub fn no_job() -> Vec<String> {
     pairs(&[("--claim-wait", "0s".to_owned())])
 }
 
-/// Job: the comets there are, by their gRPC ports.
-pub fn job<'a>(comets: impl Iterator<Item = &'a Port>) -> Vec<String> {
+/// Job: the comets there are, by their gRPC ports, and where logic is: one address, or several.
+pub fn job<'a>(comets: impl Iterator<Item = &'a Port>, logic: &str) -> Vec<String> {
     let comets: Vec<_> = comets.map(|port| port.address().to_string()).collect();
-    pairs(&[("--comets", comets.join(","))])
+    pairs(&[("--comets", comets.join(",")), ("--logic", logic.to_owned())])
 }
 
 /// Logic, comet and job: with what they know each other, from files in this folder named as in a Secret.

@@ -106,7 +106,7 @@ impl Stack {
         for number in 1..=options.comets {
             comets.push(Comet::spawn(&format!("comet{number}"), &grpc.address().to_string(), &options.comet)?);
         }
-        let wiring = flags::job(comets.iter().map(|comet| &comet.grpc));
+        let wiring = flags::job(comets.iter().map(|comet| &comet.grpc), &grpc.address().to_string());
         let job = Program::start("job", &[wiring, queue, options.job].concat()).await?;
         // A comet is ready when a push came back through job, so it cannot be before job is.
         for comet in &comets {

@@ -98,6 +98,10 @@ pub enum Target {
 pub struct Seeded(u64);
 
 impl Seeded {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// One of `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -199,9 +199,7 @@ impl Driver {
                 self.failures = 0;
                 self.count(batch, now);
                 if !not_here.is_empty() {
-                    // The seam for asking logic where they went.
-                    let reason = Reason { reason: "not_here" };
-                    self.metrics.undeliverable.get_or_create(&reason).inc_by(not_here.len() as u64);
+                    self.fleet.seeker().not_here(self.seat.name(), batch, &not_here, now);
                 }
                 self.seat.queue.answered(batch, now);
             }

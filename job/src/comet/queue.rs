@@ -133,8 +133,8 @@ impl Queue {
         inner.slots.values_mut().for_each(|slot| slot.lane.rebatch(batching));
     }
 
-    /// Starts a partition; what is before `from` is not sent to this comet. What is left of an earlier assignment of it
-    /// is forgotten without an answer.
+    /// Starts a partition; what is before `from` is not for this comet, but for keys that come to it. What is left of an
+    /// earlier assignment of it is forgotten without an answer.
     pub fn assign(&self, partition: &Arc<Partition>, from: u64) {
         let mut inner = self.inner.lock();
         self.forget(&mut inner, partition.number);
@@ -257,6 +257,11 @@ impl Queue {
     /// When [`Self::next`] may have something although nobody pushed.
     pub fn due(&self) -> Option<Instant> {
         self.inner.lock().timers.first().map(|(due, _)| *due)
+    }
+
+    /// The oldest record to keys that the comet is still owed of a partition.
+    pub fn oldest_key(&self, partition: u32) -> Option<u64> {
+        self.inner.lock().slots.get(&partition)?.oldest_key()
     }
 
     /// The comet answered this batch.

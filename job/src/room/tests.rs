@@ -8,7 +8,7 @@ const BATCHING: Batching = Batching { count: 20, bytes: 65_536, window: Duration
 
 fn item(offset: u64, target: Target, size: usize) -> Item {
     let push = Push {
-        has_name: false,
+        name: Bytes::new(),
         target,
         server: "".into(),
         operation: 1000,
@@ -17,6 +17,7 @@ fn item(offset: u64, target: Target, size: usize) -> Item {
         id: Id { offset, ..Default::default() },
         expires_ms: 0,
         taken: Instant::now(),
+        late: None,
         trace: None,
     };
     Item { push: Arc::new(push), speed: 0 }

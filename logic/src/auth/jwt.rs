@@ -14,7 +14,7 @@ use url::Url;
 use super::keyring::KeyRing;
 use super::keys::{Form, Key};
 use super::{AuthError, AuthMetrics, Away, Denied, Grant, signatures};
-use crate::web;
+use runtime::web;
 
 /// Which tokens are good and what their claims are called.
 #[derive(Clone, Debug, clap::Args)]

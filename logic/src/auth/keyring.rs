@@ -15,7 +15,7 @@ use url::Url;
 
 use super::keys::{self, Form, Key};
 use super::{AuthMetrics, Away};
-use crate::web;
+use runtime::web;
 
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(1);

@@ -121,7 +121,7 @@ async fn what_a_webhook_grants_binds_the_client_as_a_token_does() {
     }
     let config = <Line as clap::Parser>::parse_from(["logic"]).webhook;
     let authenticator =
-        Authenticator::Webhook(Webhook::new(&config, url, crate::web::client(), AuthMetrics::default()));
+        Authenticator::Webhook(Webhook::new(&config, url, runtime::web::client(), AuthMetrics::default()));
     let identify =
         async |body: &str| authenticator.identify(Presented { body: body.as_bytes(), ..Presented::default() }).await;
     let bare = identify("good").await.unwrap();

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{AuthError, AuthMetrics, Away, Denied, Grant, Presented};
-use crate::web;
+use runtime::web;
 
 /// The longest answer, in bytes.
 const ANSWER: usize = 64 * 1024;

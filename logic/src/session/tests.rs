@@ -138,7 +138,7 @@ async fn a_token_says_how_many_connections_its_member_may_have() {
     file.write_all(signer::SECRET).unwrap();
     let line = ["logic", "--jwt-secret-file", file.path().to_str().unwrap()];
     let config = <Line as clap::Parser>::parse_from(line).jwt;
-    let keys = config.keys(crate::web::client(), AuthMetrics::default()).unwrap();
+    let keys = config.keys(runtime::web::client(), AuthMetrics::default()).unwrap();
     let mut setup = setup(2, Policy::Refuse);
     setup.sessions.auth = Authenticator::Jwt(Jwt::new(config, keys));
     let token = |more| {

@@ -55,8 +55,7 @@ pub(super) fn comet(whole: &Whole<'_>, tcp: u16, websocket: u16, drain: &Drain) 
     put(&mut table, "tcpBind", every_address(tcp));
     put(&mut table, "websocketBind", every_address(websocket));
     put(&mut table, "grpcBind", every_address(pod::COMET_GRPC));
-    let logic = format!("dns:{}-{}.{}.svc:{}", whole.name, LOGIC_PEERS, whole.namespace, pod::LOGIC_GRPC);
-    put(&mut table, "logic", logic);
+    put(&mut table, "logic", logics(whole));
     put(&mut table, "drainDelay", seconds(drain.delay_seconds));
     put(&mut table, "drainMin", seconds(drain.min_seconds));
     put(&mut table, "drainMax", seconds(drain.max_seconds));
@@ -83,6 +82,11 @@ fn internal_tls(table: &mut Table, whole: &Whole<'_>) {
         put(table, "internalTlsCa", file(INTERNAL_TLS, "ca.crt"));
         put(table, "internalTlsName", format!("{}.imcluster.internal", whole.name));
     }
+}
+
+/// Where the logics are, for comet and job.
+fn logics(whole: &Whole<'_>) -> String {
+    format!("dns:{}-{}.{}.svc:{}", whole.name, LOGIC_PEERS, whole.namespace, pod::LOGIC_GRPC)
 }
 
 /// Where the comets are, for logic and job.
@@ -165,6 +169,7 @@ pub(super) fn nodes(table: &mut Table, whole: &Whole<'_>, comet: &Comet) {
 pub(super) fn job(whole: &Whole<'_>, is_per_zone: bool) -> Table {
     let mut table = Table::new();
     put(&mut table, "comets", comets(whole));
+    put(&mut table, "logic", logics(whole));
     kafka(&mut table, &whole.kafka);
     if !is_per_zone {
         put(&mut table, "group", whole.group.clone());

@@ -27,7 +27,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Nothing is owed yet; what is before `from` is not sent to this comet.
+    /// Nothing is owed yet; what is before `from` is not for this comet, but for keys that come to it.
     pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
         let (lane, told) = (Lane::new(batching), Told::new(from));
         let (flights, withheld) = (VecDeque::new(), VecDeque::new());
@@ -48,6 +48,12 @@ impl Slot {
     pub(super) fn unsent(&self) -> Option<u64> {
         let again = self.flights.iter().skip(self.out).flat_map(|items| items.iter());
         again.map(|item| item.push.id.offset).chain(self.lane.oldest()).min()
+    }
+
+    /// The oldest record to keys that is here.
+    pub(super) fn oldest_key(&self) -> Option<u64> {
+        let flying = self.flights.iter().flat_map(|items| items.iter()).filter(|item| item.is_for_keys());
+        flying.map(|item| item.push.id.offset).chain(self.lane.oldest_key()).min()
     }
 
     /// What was taken and is not answered, then what waits, then what is kept back: rooms and keys in their order.

@@ -44,9 +44,10 @@ pub struct Vouch {
 }
 
 impl Told {
-    /// Nothing was told yet; what is before `from` is not for the comet, or is not sent to it.
+    /// Nothing was told yet; what is before `from` is not for the comet, but for keys that come to it: for them anything
+    /// may be sent that is not answered everywhere.
     pub(super) fn new(from: u64) -> Self {
-        Self { answered: from, sent: None, missed: from, settled: from, read: from, reached: 0 }
+        Self { answered: from, sent: None, missed: from, settled: 0, read: from, reached: 0 }
     }
 
     /// A record was dropped.

@@ -62,9 +62,8 @@ impl Authority {
     }
 
     fn flags(&self) -> Vec<String> {
-        let flag = |(name, file): (&str, &str)| {
-            format!("--internal-tls-{name}={}", self.folder.path().join(file).display())
-        };
+        let flag =
+            |(name, file): (&str, &str)| format!("--internal-tls-{name}={}", self.folder.path().join(file).display());
         [("cert", "tls.crt"), ("key", "tls.key"), ("ca", "ca.crt")].map(flag).to_vec()
     }
 
@@ -180,7 +179,10 @@ async fn a_server_that_is_not_of_ours_is_not_called_and_the_error_says_what_to_l
     assert!(plain.starts_with("internal TLS with 127.0.0.1:"), "{plain}");
     assert!(plain.contains("give it --internal-tls-cert"), "{plain}");
     let of_others = ask(serve(Some(theirs.open().unwrap())).await).await;
-    assert!(of_others.contains("expected one for imcluster.internal by an authority of --internal-tls-ca"), "{of_others}");
+    assert!(
+        of_others.contains("expected one for imcluster.internal by an authority of --internal-tls-ca"),
+        "{of_others}"
+    );
 
     // One that has a certificate of our authority, and takes only those of another.
     std::fs::copy(theirs.folder.path().join("ca.crt"), ours.folder.path().join("ca2.crt")).unwrap();
@@ -290,7 +292,9 @@ fn what_is_wrong_with_the_files_is_said_where_they_are_mounted() {
     assert!(error(&|| ours.write("ca.crt", &theirs.issuer.pem())).contains(refused));
     assert!(error(&|| ours.write("ca.crt", "none")).contains("ca.crt holds no certificate"));
     assert!(error(&|| ours.write("tls.key", "none")).contains("tls.key holds no private key in PEM"));
-    assert!(error(&|| ours.write("tls.key", &KeyPair::generate().unwrap().serialize_pem())).contains("is not the key of"));
+    assert!(
+        error(&|| ours.write("tls.key", &KeyPair::generate().unwrap().serialize_pem())).contains("is not the key of")
+    );
     assert!(error(&|| std::fs::remove_file(ours.folder.path().join("tls.crt")).unwrap()).contains("cannot read"));
 }
 

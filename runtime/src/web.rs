@@ -1,4 +1,4 @@
-//! Calls that logic makes over HTTP or HTTPS. Connections are kept and used again.
+//! Calls to web servers of others over HTTP or HTTPS. Connections are kept and used again.
 
 use std::path::Path;
 
