@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e::client::{Client, Dial, Target};
+use e2e::client::{Client, Dial, Received, Target};
 use e2e::eventually;
 use e2e::load::{Farm, Member, Plan};
 use e2e::program::{Options, Stack, flags, get, post};
 use e2e::redis::{Redis, Sentinel};
+use proto::op;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -199,4 +200,28 @@ async fn what_an_heir_of_redis_never_got_is_registered_again() {
         assert_eq!(reader.push_within(SOON).await.unwrap(), (1000, body.into()));
     }
     assert_eq!((early.closed(), late.closed()), (0, 0));
+}
+
+/// What was written to Redis while it stood still is carried out when it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_redis_makes_when_its_client_was_refused_long_ago_is_ended() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let _here = enter(&target(&stack, 0), r#"{"mid":7,"key":"here"}"#.to_owned()).await;
+    let before = keys(&stack.redis).await;
+    let websocket = format!("ws://{}/sub", stack.comet(0).websocket()).parse().unwrap();
+    stack.redis.stop();
+    for number in 0..4 {
+        let mut client = Client::connect(&websocket, &Dial::default()).await.unwrap();
+        client.send(op::AUTH, format!(r#"{{"mid":7,"key":"refused-{number}"}}"#).as_bytes()).await.unwrap();
+        assert_eq!(client.next_within(SOON).await.unwrap(), Received::Closed(Some(1013)));
+    }
+    stack.redis.cont();
+    eventually(SOON, "a session of who was refused", || async { keys(&stack.redis).await.len() > before.len() })
+        .await
+        .unwrap();
+    eventually(SOON, "nobody to have one but who is in", || async {
+        keys(&stack.redis).await == before && stack.redis.members().await.unwrap().len() == 1
+    })
+    .await
+    .unwrap();
 }
