@@ -8,6 +8,7 @@ mod chaos;
 mod charts;
 mod consumer;
 mod delivery;
+mod died;
 mod docs;
 mod floor;
 mod graceful;
