@@ -30,6 +30,7 @@ mod queue;
 mod secured;
 mod settings;
 mod simulation;
+mod slow;
 mod standalone;
 mod store;
 mod traces;
