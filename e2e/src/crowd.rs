@@ -11,6 +11,7 @@ mod life;
 mod member;
 mod pusher;
 mod report;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,14 +35,20 @@ pub use judge::{Limits, Loss, Moves, Pushes, Spread, Twist, judge};
 pub use life::{Arrival, End, Gap, Life, Stay};
 pub use pusher::{Pusher, half_to_keys, to_all_kinds};
 pub use report::{Phase, Report};
+pub use silence::silences;
 
 /// Who they are and what they do.
 #[derive(Clone)]
 pub struct Plan {
     /// Where they connect: client n begins with the n-th, over and over, and takes the next one at each further try.
     pub targets: Vec<Target>,
+    /// Which of them everybody tries before all that.
+    pub first: Option<usize>,
     /// How to get there.
     pub dial: Dial,
+    /// How many addresses they come from, 127.0.1.1 and up, at most 250; 0 = what `dial` says. Where there are many
+    /// clients one address has not enough ports.
+    pub sources: usize,
     /// How many clients.
     pub clients: usize,
     /// How many of them are on their first way in at the same time.
@@ -63,7 +70,9 @@ impl Plan {
     pub fn new(targets: Vec<Target>, clients: usize, rooms: u32) -> Self {
         Self {
             targets,
+            first: None,
             dial: Dial::default(),
+            sources: 0,
             clients,
             opening: 32,
             patience: Duration::from_secs(120),
@@ -127,6 +136,10 @@ impl Crowd {
     /// When the plan cannot be, or one is not in within its patience; the text holds why they were refused.
     pub async fn connect(plan: Plan, threads: &Handle) -> anyhow::Result<Self> {
         anyhow::ensure!(!plan.targets.is_empty(), "targets: a crowd needs one at least");
+        anyhow::ensure!(
+            plan.first.is_none_or(|first| first < plan.targets.len()),
+            "first: expected one of the targets"
+        );
         anyhow::ensure!(!plan.heartbeat.is_zero(), "heartbeat: expected more than no time");
         let stays = plan.stay.as_ref().is_none_or(|stay| stay.start <= stay.end);
         anyhow::ensure!(stays, "stay {:?}: expected the shorter time first", plan.stay);

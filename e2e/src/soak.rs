@@ -7,6 +7,11 @@ pub fn length(enough: Duration) -> Duration {
     number("IMCLUSTER_SOAK_MINUTES").map_or(enough, |minutes| Duration::from_secs(minutes * 60))
 }
 
+/// How much of something a test takes: little in `make test`, all of it in a soak.
+pub fn size<T>(enough: T, all: T) -> T {
+    if number("IMCLUSTER_SOAK_MINUTES").is_some() { all } else { enough }
+}
+
 /// What a test seeds its random numbers with: `IMCLUSTER_SOAK_SEED`, else 1. The same seed is the same test.
 pub fn seed() -> u64 {
     number("IMCLUSTER_SOAK_SEED").unwrap_or(1)
@@ -33,6 +38,7 @@ mod tests {
         assert_eq!(number("IMCLUSTER_SOAK_OF_NOBODY"), None);
         if std::env::var_os("IMCLUSTER_SOAK_MINUTES").is_none() {
             assert_eq!(length(Duration::from_secs(7)), Duration::from_secs(7));
+            assert_eq!(size(1, 1000), 1);
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Stay {
     pub server: usize,
     /// When the auth reply was read.
     pub entered: Duration,
+    /// How long that took, from the connect of the try that it came of.
+    pub took: Duration,
     /// When and how it ended, unless it lasted until the crowd was told to end.
     pub ended: Option<(Duration, End)>,
 }

@@ -1,5 +1,6 @@
 //! One client of a crowd: in, out, and in again, as a goim client does it.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::Context;
 use proto::op;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
-use super::{End, Life, Shared, Stay};
+use super::{End, Life, Plan, Shared, Stay};
 use crate::client::{Client, Dial, Received, Target};
 use crate::os;
 
@@ -29,17 +30,19 @@ pub(super) async fn live(index: usize, shared: Arc<Shared>) -> Life {
 }
 
 async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life) {
-    let targets = &shared.plan.targets;
-    let mut targets = targets.iter().enumerate().cycle().skip(index % targets.len());
+    let (plan, dial) = (&shared.plan, dial(index, &shared.plan));
+    let turn = (0..plan.targets.len()).cycle().skip(index % plan.targets.len());
+    let mut turn = plan.first.into_iter().chain(turn);
     // Held until this client was in once. The semaphore is never closed.
     let mut opening = shared.opening.acquire().await.ok();
     loop {
         let mut limit = PAUSE;
-        let (server, client) = loop {
-            let (server, target) = targets.next().expect("a plan has targets, and they begin again");
-            let entered = timeout(PATIENCE, enter(target, &shared.plan.dial, token)).await;
+        let (server, client, began) = loop {
+            let server = turn.next().expect("a plan has targets, and they begin again");
+            let began = os::monotonic();
+            let entered = timeout(PATIENCE, enter(&plan.targets[server], &dial, token)).await;
             match entered.context("not in within 3 s").flatten() {
-                Ok(client) => break (server, client),
+                Ok(client) => break (server, client, began),
                 Err(error) => {
                     life.refusals.push(os::monotonic());
                     shared.say(format!("not let in: {error:#}"));
@@ -48,7 +51,8 @@ async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life
             limit = (limit * 2).min(LONGEST);
             pause(limit).await;
         };
-        life.stays.push(Stay { server, entered: os::monotonic(), ended: None });
+        let entered = os::monotonic();
+        life.stays.push(Stay { server, entered, took: entered - began, ended: None });
         shared.inside.lock().insert(index, server);
         if opening.take().is_some() {
             shared.entered.fetch_add(1, Ordering::SeqCst);
@@ -60,6 +64,16 @@ async fn come_and_go(index: usize, token: &str, shared: &Shared, life: &mut Life
         }
         pause(PAUSE).await;
     }
+}
+
+/// How this client gets there.
+fn dial(index: usize, plan: &Plan) -> Dial {
+    let mut dial = plan.dial.clone();
+    if plan.sources > 0 {
+        let host = 1 + index % plan.sources.min(250);
+        dial.source = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 1, host as u8)));
+    }
+    dial
 }
 
 /// Full jitter.

@@ -99,6 +99,21 @@ async fn who_comes_and_goes_is_not_closed_and_takes_the_next_server() {
 }
 
 #[tokio::test]
+async fn everybody_begins_with_the_same_server_when_the_plan_says_so() {
+    let comets = [ScriptedComet::start(Fault::None).await, ScriptedComet::start(Fault::None).await];
+    let targets = comets.iter().map(|comet| comet.target("tcp")).collect();
+    let plan = Plan { first: Some(1), sources: 3, targets, ..plan(&comets[0], "tcp") };
+    let crowd = Crowd::connect(plan, &Handle::current()).await.unwrap();
+    assert!(crowd.whereabouts().values().all(|target| *target == 1));
+    assert_eq!((comets[0].auths(), comets[1].auths()), (0, 10));
+    comets[1].close();
+    let both = || async { crowd.inside() == 10 && comets[0].auths() > 0 && comets[1].auths() > 10 };
+    eventually(SOON, "all to be in again, at either of them", both).await.unwrap();
+    let lives = crowd.finish(Vec::new()).await.unwrap().lives;
+    assert!(lives.iter().flat_map(|life| &life.stays).all(|stay| stay.took > Duration::ZERO));
+}
+
+#[tokio::test]
 async fn clients_live_on_the_threads_they_are_given_and_send_heartbeats() {
     let comet = ScriptedComet::start(Fault::None).await;
     let threads = tokio::runtime::Builder::new_multi_thread().thread_name("elsewhere").enable_all().build().unwrap();

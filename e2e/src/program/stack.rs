@@ -64,6 +64,8 @@ pub struct Stack {
     pub redis: Redis,
     http: Port,
     grpc: Port,
+    /// What job was told.
+    job_wiring: Vec<String>,
 }
 
 /// A comet and where it listens.
@@ -107,12 +109,13 @@ impl Stack {
             comets.push(Comet::spawn(&format!("comet{number}"), &grpc.address().to_string(), &options.comet)?);
         }
         let wiring = flags::job(comets.iter().map(|comet| &comet.grpc), &grpc.address().to_string());
-        let job = Program::start("job", &[wiring, queue, options.job].concat()).await?;
+        let job_wiring = [wiring, queue, options.job].concat();
+        let job = Program::start("job", &job_wiring).await?;
         // A comet is ready when a push came back through job, so it cannot be before job is.
         for comet in &comets {
             comet.program.ready().await?;
         }
-        Ok(Self { job, comets, logic, kafka, redis, http, grpc })
+        Ok(Self { job, comets, logic, kafka, redis, http, grpc, job_wiring })
     }
 
     /// Where backends push.
@@ -123,6 +126,14 @@ impl Stack {
     /// Where logic serves comets.
     pub fn logic_grpc(&self) -> SocketAddr {
         self.grpc.address()
+    }
+
+    /// Starts another job beside the first, which shares its partitions, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn another_job(&self) -> anyhow::Result<Program> {
+        Program::start("job", &self.job_wiring).await
     }
 
     /// One of the comets, counted from 0.

@@ -24,10 +24,10 @@ fn push(number: u32) -> Pushed {
 /// A client that was in from the start but for these gaps, and sees these pushes 50 ms after they were sent.
 fn life(gaps: &[(u64, u64)], numbers: &[u32]) -> Life {
     let mut life = Life::new(vec![STREAM]);
-    life.stays.push(Stay { server: 0, entered: at(0), ended: None });
+    life.stays.push(Stay { server: 0, entered: at(0), took: at(0), ended: None });
     for (from, to) in gaps {
         life.stays.last_mut().unwrap().ended = Some((at(*from), End::Closed(Some(1012))));
-        life.stays.push(Stay { server: 0, entered: at(*to), ended: None });
+        life.stays.push(Stay { server: 0, entered: at(*to), took: at(0), ended: None });
     }
     let arrivals = numbers.iter().map(|number| Arrival { number: *number, micros: 50_000 }).collect();
     life.seen.insert(STREAM, arrivals);
