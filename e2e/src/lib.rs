@@ -2,7 +2,7 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
-//! is a line between two of them that breaks.
+//! is a line between two of them that breaks. No log may hold what is [`planted`].
 //! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
@@ -28,6 +28,7 @@ pub mod image;
 pub mod kafka;
 pub mod load;
 pub mod os;
+pub mod planted;
 pub mod ports;
 pub mod program;
 pub mod redis;
