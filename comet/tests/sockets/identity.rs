@@ -40,7 +40,7 @@ async fn rooms_beyond_those_allowed_are_refused_in_every_way_of_asking() {
     client.send(&packet(12, 5, "b")).await;
     client.expect(&packet(13, 5, "b")).await;
     client.got_nothing().await;
-    assert_eq!(comet.metric("rooms_refused_total"), 21.0);
+    assert_eq!(comet.metric("rooms_refused_total{reason=\"not_allowed\"}"), 21.0);
     comet.stop().await;
 }
 
