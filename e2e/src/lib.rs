@@ -36,6 +36,7 @@ pub mod relay;
 pub mod rights;
 #[cfg(test)]
 mod scripted;
+pub mod schemathesis;
 pub mod smoke;
 pub mod soak;
 pub mod stamp;

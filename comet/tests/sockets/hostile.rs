@@ -91,16 +91,16 @@ async fn who_closes_its_half_is_closed_and_its_place_is_free() {
     for (address, bytes) in [
         (tcp, none),
         (tcp, &auth[..20]),
-        (tcp, &auth),
+        (tcp, &auth[..]),
         (ws, none),
         (ws, &UPGRADE[..40]),
         (ws, UPGRADE),
-        (ws, &[UPGRADE, &frame[..20]].concat()),
-        (ws, &[UPGRADE, &frame].concat()),
+        (ws, &[UPGRADE, &frame[..20]].concat()[..]),
+        (ws, &[UPGRADE, &frame].concat()[..]),
         (tcps, none),
-        (tcps, &HELLO),
+        (tcps, &HELLO[..]),
         (wss, none),
-        (wss, &HELLO),
+        (wss, &HELLO[..]),
     ] {
         let mut client = Client::over(TcpStream::connect(address).await.unwrap(), false).await;
         client.write(bytes).await;
