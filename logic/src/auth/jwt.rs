@@ -161,6 +161,11 @@ impl Jwt {
         let wrong = |name: &str, expected| Denied::Claim(name.to_owned(), expected);
         let claim = |name: &str| claims.get(name).filter(|value| !value.is_null());
 
+        // An aud that is neither text nor a list of it was taken for none.
+        if config.jwt_audience.is_empty() && claim("aud").is_some() {
+            return Err(Denied::Audience);
+        }
+
         let name = &config.jwt_mid_claim;
         let mid =
             claim(name).and_then(mid).ok_or_else(|| wrong(name, "expected a member, a whole number or its digits"))?;
