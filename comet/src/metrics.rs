@@ -101,7 +101,11 @@ impl Metrics {
             registry.register("holes", "Times that this comet was not sent records and told its clients", all.holes);
             registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
             registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
-            registry.register("rooms_refused", "Rooms asked for that a client did not enter, by reason", all.rooms_refused);
+            registry.register(
+                "rooms_refused",
+                "Rooms asked for that a client did not enter, by reason",
+                all.rooms_refused,
+            );
             registry.register("received", "Packets read from clients", all.received);
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);

@@ -34,9 +34,9 @@ pub mod program;
 pub mod redis;
 pub mod relay;
 pub mod rights;
+pub mod schemathesis;
 #[cfg(test)]
 mod scripted;
-pub mod schemathesis;
 pub mod smoke;
 pub mod soak;
 pub mod stamp;

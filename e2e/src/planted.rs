@@ -100,8 +100,10 @@ impl Search {
 
     fn of(notes: &str) -> anyhow::Result<Self> {
         let planted: BTreeSet<(&str, &str)> = notes.lines().filter_map(|line| line.split_once('\t')).collect();
-        let shapes: Vec<(&str, Vec<u8>)> =
-            planted.iter().flat_map(|(kind, secret)| shapes(secret).into_iter().map(move |shape| (*kind, shape))).collect();
+        let shapes: Vec<(&str, Vec<u8>)> = planted
+            .iter()
+            .flat_map(|(kind, secret)| shapes(secret).into_iter().map(move |shape| (*kind, shape)))
+            .collect();
         let kinds = shapes.iter().map(|(kind, _)| (*kind).to_owned()).collect();
         Ok(Self { shapes: AhoCorasick::new(shapes.iter().map(|(_, shape)| shape))?, kinds })
     }

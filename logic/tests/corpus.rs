@@ -20,15 +20,15 @@ fn replay(target: &str, made: usize, property: fn(&[u8])) {
 
 #[test]
 fn nobody_is_let_in_beyond_what_a_signed_token_says_whatever_comes() {
-    replay("jwt", 20_000, jwt::holds);
+    replay("jwt", 100_000, jwt::holds);
 }
 
 #[test]
 fn keys_are_for_the_algorithms_of_their_kind_whatever_comes() {
-    replay("keys", 20_000, keys::holds);
+    replay("keys", 100_000, keys::holds);
 }
 
 #[test]
 fn a_push_is_let_in_only_by_a_token_of_the_file_whatever_comes() {
-    replay("push_tokens", 5_000, push_tokens::holds);
+    replay("push_tokens", 20_000, push_tokens::holds);
 }

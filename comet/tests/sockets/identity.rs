@@ -129,7 +129,9 @@ async fn nothing_that_a_client_says_later_makes_it_anybody_else() {
         client.send(&packet(7, 1, own.replace("WS", &ws.to_string()))).await;
         assert_eq!(client.packet().await.op, 8);
         // To authenticate once more, to beat for another, to listen, to move, to talk upstream: all with another's names.
-        for (op, reply) in [(7, 7), (2, 3), (3, 3), (14, 15), (16, 17), (18, 24), (19, 24), (21, 24), (25, 24), (1000, 1000)] {
+        for (op, reply) in
+            [(7, 7), (2, 3), (3, 3), (14, 15), (16, 17), (18, 24), (19, 24), (21, 24), (25, 24), (1000, 1000)]
+        {
             client.send(&packet(op, 2, other)).await;
             assert_eq!((client.packet().await.op, op), (reply, op));
         }

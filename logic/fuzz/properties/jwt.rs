@@ -148,7 +148,10 @@ fn tells_nothing(error: &AuthError) {
         AuthError::Token(_) => {
             let text = error.to_string();
             let place = text.strip_prefix("auth body: not the JSON of a token (line ").expect("our own words");
-            assert!(place.len() < 30 && place.replace(", column ", "").trim_end_matches(')').parse::<u64>().is_ok(), "{text}");
+            assert!(
+                place.len() < 30 && place.replace(", column ", "").trim_end_matches(')').parse::<u64>().is_ok(),
+                "{text}"
+            );
         }
         AuthError::Denied(Denied::Claim(name, _)) => {
             assert!(["sub", "key", "rooms", "connections", "exp", "nbf"].contains(&name.as_str()), "{name}");
