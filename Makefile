@@ -1,5 +1,5 @@
 # The commands a person types. Each is a line that could be typed by hand.
-.PHONY: help run run-real check test bench image bundle soak chaos cluster-up cluster-images cluster-shell cluster-down
+.PHONY: help run run-real check test bench image bundle soak chaos fuzz cluster-up cluster-images cluster-shell cluster-down
 TARGET = "$${CARGO_TARGET_DIR:-target}"
 BIN = $(TARGET)/release
 LANES = $(filter-out lanes, $(basename $(notdir $(wildcard e2e/tests/*.rs))))
@@ -38,6 +38,9 @@ soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 
 chaos: ## everything is killed, frozen and clogged: MINUTES=60 SEED=7
 	$(MAKE) soak LANE=chaos
+
+fuzz: ## everything that reads what strangers send, under libFuzzer: MINUTES=10 for each target
+	@.ci/fuzz $(MINUTES)
 
 cluster-up: ## a real Kubernetes with two nodes, as root; images of IMCLUSTER_IMAGES=folder are on both
 	e2e/cluster/cluster up

@@ -162,12 +162,15 @@ pub struct Config {
     /// Bytes a client may send per second, a second's worth at once; 0 = no limit.
     #[arg(long, value_name = "SIZE", env = "IMCLUSTER_BYTES_PER_SECOND", value_parser = size, default_value = "256KiB")]
     pub bytes_per_second: usize,
-    /// Connections at a time; 0 = as many as there are open files.
+    /// Connections at a time; what comes beyond is closed. 0 = as many as there may be open files, less a few for
+    /// everything else.
     #[arg(long, value_name = "COUNT", env = "IMCLUSTER_MAX_CONNECTIONS", default_value_t = 0)]
     pub max_connections: usize,
-    /// Connections at a time from one client address; 0 = no limit. Needs `--trusted-proxies` behind a proxy.
-    #[arg(long, value_name = "COUNT", env = "IMCLUSTER_MAX_PER_ADDRESS", default_value_t = 0)]
-    pub max_per_address: usize,
+    /// Connections at a time from one client address; 0 = no limit. Needs `--trusted-proxies` behind a proxy. Default:
+    /// 10000 for addresses of the internet, no limit for those of private networks, which are proxies more often than
+    /// clients.
+    #[arg(long, value_name = "COUNT", env = "IMCLUSTER_MAX_PER_ADDRESS")]
+    pub max_per_address: Option<usize>,
     /// New connections per second, a second's worth at once; what comes beyond is closed. 0 = no limit.
     #[arg(long, value_name = "COUNT", env = "IMCLUSTER_HANDSHAKES_PER_SECOND", default_value_t = 20_000)]
     pub handshakes_per_second: u32,

@@ -11,6 +11,9 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::config::Config;
 
+/// Connections of one address of the internet, when nothing else is said: more than any household, office or operator's
+/// gateway has at one comet, and a hundredth of what a comet can hold.
+const MOST_PER_ADDRESS: usize = 10_000;
 /// Locks that the addresses are spread over, so that shards rarely meet.
 const PARTS: usize = 16;
 
@@ -41,6 +44,7 @@ pub struct Limits {
 struct Shared {
     max_connections: AtomicUsize,
     max_per_address: AtomicUsize,
+    max_per_private_address: AtomicUsize,
     connections: AtomicUsize,
     /// `None` = no limit.
     handshakes: Mutex<Option<Bucket>>,
@@ -56,6 +60,7 @@ impl Limits {
             shared: Arc::new(Shared {
                 max_connections: AtomicUsize::new(0),
                 max_per_address: AtomicUsize::new(0),
+                max_per_private_address: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
                 handshakes: Mutex::new(None),
                 started: Instant::now(),
@@ -71,8 +76,15 @@ impl Limits {
     /// From now on these; whoever is here stays.
     pub fn apply(&self, config: &Config) {
         let limit = |count| if count == 0 { usize::MAX } else { count };
-        self.shared.max_connections.store(limit(config.max_connections), Ordering::Relaxed);
-        self.shared.max_per_address.store(limit(config.max_per_address), Ordering::Relaxed);
+        let files = runtime::admin::max_fds().and_then(|files| usize::try_from(files).ok());
+        let connections = if config.max_connections == 0 { for_files(files) } else { config.max_connections };
+        self.shared.max_connections.store(connections, Ordering::Relaxed);
+        let (public, private) = match config.max_per_address {
+            Some(most) => (limit(most), limit(most)),
+            None => (MOST_PER_ADDRESS, usize::MAX),
+        };
+        self.shared.max_per_address.store(public, Ordering::Relaxed);
+        self.shared.max_per_private_address.store(private, Ordering::Relaxed);
         let rate = config.handshakes_per_second;
         let mut handshakes = self.shared.handshakes.lock();
         // The same rate again gives nobody a fresh second.
@@ -104,9 +116,10 @@ impl Limits {
     /// A place for one more connection of this client address; `None`, counted, when it has all it may have.
     pub fn admit(&self, address: IpAddr) -> Option<AddressPermit> {
         let shared = &self.shared;
+        let limit = if is_private(address) { &shared.max_per_private_address } else { &shared.max_per_address };
         let mut part = shared.part(address).lock();
         let count = part.entry(address).or_insert(0);
-        if *count >= shared.max_per_address.load(Ordering::Relaxed) {
+        if *count >= limit.load(Ordering::Relaxed) {
             self.counts.over_address.inc();
             return None;
         }
@@ -136,6 +149,22 @@ impl Shared {
         };
         // Fibonacci hashing: neighbours go to different parts.
         &self.addresses[(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize % PARTS]
+    }
+}
+
+/// As many connections as there may be open files, less what everything else needs.
+fn for_files(files: Option<usize>) -> usize {
+    files.map_or(usize::MAX, |files| files - files.min((files / 10).clamp(64, 1024)))
+}
+
+/// Whether an address is of no one client: of a private network, where it is a proxy's or a node's more often.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => {
+            let is_shared = four.octets()[0] == 100 && four.octets()[1] & 0xc0 == 64; // RFC 6598
+            four.is_private() || four.is_loopback() || four.is_link_local() || is_shared
+        }
+        IpAddr::V6(six) => six.is_loopback() || six.is_unique_local() || six.is_unicast_link_local(),
     }
 }
 
@@ -251,7 +280,29 @@ mod tests {
 
     fn limits(max_connections: usize, max_per_address: usize, handshakes_per_second: u32) -> Limits {
         let config = crate::config::for_tests();
+        let max_per_address = Some(max_per_address);
         Limits::new(&Config { max_connections, max_per_address, handshakes_per_second, ..config })
+    }
+
+    #[test]
+    fn with_nothing_said_there_are_places_for_the_files_there_are_and_one_address_cannot_have_all() {
+        for (files, places) in [(1024, 922), (20_000, 18_976), (1_048_576, 1_047_552), (100, 36), (10, 0)] {
+            assert_eq!(for_files(Some(files)), places, "{files}");
+        }
+        assert_eq!(for_files(None), usize::MAX);
+        let limits = Limits::new(&crate::config::for_tests());
+        let connections = limits.shared.max_connections.load(Ordering::Relaxed);
+        assert_eq!(Some(connections), runtime::admin::max_fds().map(|files| for_files(Some(files as usize))));
+        let admitted = |address: &str| {
+            let address = address.parse().unwrap();
+            (0..MOST_PER_ADDRESS + 1).map_while(|_| limits.admit(address)).collect::<Vec<_>>().len()
+        };
+        for address in ["9.9.9.9", "172.32.0.1", "100.128.0.1", "192.169.0.1", "2001:db8::1", "::2"] {
+            assert_eq!(admitted(address), MOST_PER_ADDRESS, "{address}");
+        }
+        for address in ["10.0.0.1", "172.16.0.1", "192.168.1.1", "127.0.0.1", "100.64.0.1", "169.254.1.1", "fd00::1"] {
+            assert_eq!(admitted(address), MOST_PER_ADDRESS + 1, "{address}: a proxy, more often than not");
+        }
     }
 
     #[test]

@@ -44,8 +44,7 @@ pub struct Metrics {
     pub queue_bytes: Gauge,
     /// Rooms with somebody in them, per shard added up.
     pub rooms: Gauge,
-    /// Times that a client asked for a room that it may not enter.
-    pub rooms_refused: Counter,
+    rooms_refused: Family<Reason, Counter>,
     /// Packets read from clients.
     pub received: Counter,
     to_socket: Histogram,
@@ -80,7 +79,7 @@ impl Metrics {
             holes: Counter::default(),
             queue_bytes: Gauge::default(),
             rooms: Gauge::default(),
-            rooms_refused: Counter::default(),
+            rooms_refused: Family::default(),
             received: Counter::default(),
             to_socket: runtime::metrics::latency(),
             auth: runtime::metrics::latency(),
@@ -108,7 +107,11 @@ impl Metrics {
             registry.register("holes", "Times that this comet was not sent records and told its clients", all.holes);
             registry.register("queue_bytes", "Bytes that wait for slow sockets", all.queue_bytes);
             registry.register("rooms", "Rooms with somebody in them, per shard", all.rooms);
-            registry.register("rooms_refused", "Rooms asked for that were not allowed", all.rooms_refused);
+            registry.register(
+                "rooms_refused",
+                "Rooms asked for that a client did not enter, by reason",
+                all.rooms_refused,
+            );
             registry.register("received", "Packets read from clients", all.received);
             registry.register("to_socket_seconds", "From job's call to the last socket write", all.to_socket);
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
@@ -151,6 +154,11 @@ impl Metrics {
     /// How many connections ended so.
     pub fn closed_count(&self, reason: Close) -> u64 {
         self.closed.get_or_create(&Reason { reason: reason.label() }).get()
+    }
+
+    /// A client asked for a room that it did not enter.
+    pub fn room_refused(&self, reason: &'static str) {
+        self.rooms_refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// A push was taken from job.

@@ -211,7 +211,7 @@ impl Requests {
             return why;
         }
         if self.rooms.len() >= self.shard.shared.live.load().rooms_per_connection {
-            return "too_many_rooms";
+            return self.refused("too_many_rooms");
         }
         self.rooms.push(self.shard.bucket.enter(&name.into(), &self.channel));
         "ok"
@@ -228,13 +228,18 @@ impl Requests {
 
     fn check(&self, room: &str) -> Result<(), &'static str> {
         if room.is_empty() || room.len() > MAX_ROOM {
-            return Err("bad_room");
+            return Err(self.refused("bad_room"));
         }
         if !self.rooms_allowed.is_empty() && !self.rooms_allowed.iter().any(|allowed| allowed == room) {
-            self.shard.shared.metrics.rooms_refused.inc();
-            return Err(NOT_ALLOWED);
+            return Err(self.refused(NOT_ALLOWED));
         }
         Ok(())
+    }
+
+    /// Counts a room that is not entered.
+    fn refused(&self, why: &'static str) -> &'static str {
+        self.shard.shared.metrics.room_refused(why);
+        why
     }
 
     /// How many are online in the room of the auth body or of op 12: in the cluster, else here, 0 without a room.

@@ -123,10 +123,6 @@ pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: L
         Err(_) => return shared.metrics.closed(Close::AuthTimeout),
     };
     shared.metrics.handshakes.inc();
-    let Some(address_place) = shared.limits.admit(accepted.address) else {
-        return shared.metrics.closed(Close::Limit);
-    };
-    let places = Places { _connection: place, _address: address_place };
     let mut entrance = Entrance {
         wire: Wire::new(accepted.socket, accepted.tls),
         framing: accepted.framing,
@@ -135,6 +131,11 @@ pub async fn open(shard: Rc<Shard>, socket: TcpStream, peer: SocketAddr, kind: L
         address: accepted.address,
         caps: Caps::default(),
     };
+    let Some(address_place) = shared.limits.admit(entrance.address) else {
+        shared.metrics.closed(Close::Limit);
+        return entrance.refuse(Close::Limit);
+    };
+    let places = Places { _connection: place, _address: address_place };
     let answer = tokio::time::timeout_at(deadline, entrance.authenticate(&shard)).await;
     let (auth, identity, began) = match answer.unwrap_or(Err(Close::AuthTimeout)) {
         Ok(answer) => answer,

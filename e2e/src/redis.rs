@@ -15,6 +15,7 @@ use crate::certs::{Authority, Issued};
 use crate::child::{self, Child};
 use crate::eventually;
 use crate::kafka::fill;
+use crate::planted;
 use crate::ports::Port;
 pub use cluster::Cluster;
 pub use sentinel::Sentinel;
@@ -196,7 +197,7 @@ impl Secure {
     fn new(folder: &Path) -> anyhow::Result<(Self, Issued)> {
         let authority = Authority::new(folder)?;
         let server = authority.issue("redis", &["localhost", "127.0.0.1"])?;
-        let (user, password) = ("imcluster".to_owned(), "redis-secret".to_owned());
+        let (user, password) = ("imcluster".to_owned(), planted::secret("redis-password"));
         let (user_file, password_file) = (folder.join("user"), folder.join("password"));
         std::fs::write(&user_file, &user).context("write the user's name")?;
         std::fs::write(&password_file, format!("{password}\n")).context("write the password")?;

@@ -203,6 +203,34 @@ fn a_page_with_faults_is_told_each_of_them() {
     }
 }
 
+/// What a person is not told of cannot be run into by surprise only if all of it is in the manual.
+#[test]
+fn every_limit_says_how_it_is_set_what_lies_beyond_and_where_that_is_counted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let (_, limits) = page.split_once("\n## Limits\n").unwrap();
+    let (limits, _) = limits.split_once("\n## ").unwrap();
+    let sources = Sources::read(root);
+    let all: BTreeSet<String> = ["comet", "logic", "job"].iter().flat_map(|of| metrics(&sources, of)).collect();
+    let mut uncounted = Vec::new();
+    for (line, what, rest) in rows(limits) {
+        let cells: Vec<&str> = rest.split(" | ").map(str::trim).collect();
+        let [how, default, beyond, counted] = cells[..] else { panic!("line {line}: {rest}") };
+        assert!(how == "fixed" || how.contains("`--"), "{what}: {how}");
+        assert!(!default.is_empty() && !beyond.is_empty(), "{what}");
+        let named = named(counted, "imcluster_");
+        assert!(named.iter().all(|name| all.contains(*name)), "{what}: {named:?}");
+        if named.is_empty() {
+            uncounted.push(what);
+        }
+    }
+    // Of these two the HTTP library alone knows.
+    assert_eq!(uncounted, ["request target", "head on its way, or idle"]);
+    for flag in named(&page, "--").iter().filter(|flag| flag.starts_with("--max-") || flag.ends_with("-per-second")) {
+        assert!(limits.contains(*flag), "{flag} is a limit and not among them");
+    }
+}
+
 /// The metrics that the sources of a service register, by the name they have on the page.
 fn metrics(sources: &Sources, service: &str) -> BTreeSet<String> {
     let files = sources.0.iter().filter(|(path, _)| path.starts_with(&format!("{service}/src/")));

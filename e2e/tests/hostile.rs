@@ -61,6 +61,13 @@ async fn enter(target: &Target, n: usize) -> anyhow::Result<Client> {
     Ok(client)
 }
 
+/// The value of one line of the metrics page.
+async fn metric(comet: &Program, name: &str) -> u64 {
+    let (_, page) = comet.get("/metrics").await.unwrap();
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
 /// A packet whose header says what it likes.
 fn header(length: i32, header_length: i16) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -117,6 +124,33 @@ async fn whoever_says_nothing_or_too_much_is_closed() {
         tokio::time::timeout(SOON, flood).await.expect("a flood goes on unanswered");
     }
     scene.others_are_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_connects_takes_the_places_there_are_for_a_while_and_is_counted_beyond() {
+    let limits = ["--max-connections", "300", "--handshake-timeout", "15s", "--handshakes-per-second", "0"];
+    let mut scene = Scene::start(&limits).await;
+    // Half of them upgrade, none authenticates; the bystander has a place already.
+    let mut flood = Vec::new();
+    for number in 0..299 {
+        let scheme = if number % 2 == 0 { "ws" } else { "tcp" };
+        flood.push(Client::connect(&scene.target(scheme), &Dial::default()).await.unwrap());
+    }
+    for scheme in ["tcp", "ws"].repeat(50) {
+        // Beyond the limit a connect is accepted and closed, without a byte.
+        let mut beyond = Client::open(&scene.target(scheme), &Dial::default()).await.unwrap();
+        assert_eq!(beyond.closed_within(SOON).await.unwrap(), None);
+        scene.bystander.heartbeat().await.unwrap();
+    }
+    let refused = metric(&scene.comet, "imcluster_comet_over_connections_total").await;
+    assert!(refused >= 100, "{refused}");
+    for mut client in flood {
+        client.closed_within(SOON).await.unwrap();
+    }
+    let target = scene.target("tcp");
+    eventually(SOON, "the places to be free", || enter(&target, 6)).await.unwrap();
+    scene.others_are_served().await;
+    assert!(metric(&scene.comet, "imcluster_comet_closed_total{reason=\"auth_timeout\"}").await >= 299);
 }
 
 #[tokio::test(flavor = "multi_thread")]

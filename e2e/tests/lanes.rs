@@ -24,6 +24,7 @@ mod missed;
 mod moved;
 mod neighbours;
 mod online;
+mod openapi;
 mod outages;
 mod page;
 mod pod;

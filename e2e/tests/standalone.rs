@@ -11,6 +11,7 @@ use std::time::Duration;
 use e2e::child::{self, Child};
 use e2e::client::{Client, Dial};
 use e2e::eventually;
+use e2e::planted;
 use e2e::ports::Port;
 use e2e::program::{Program, binary, get, post};
 use e2e::smoke::{Route, one_push};
@@ -121,7 +122,7 @@ async fn logic_says_in_its_log_what_it_waits_for_and_where_it_looks() {
     let ports = [(); 4].map(|()| Port::free().unwrap());
     let [http, rpc, kafka, redis] = ports.each_ref().map(Port::address);
     let password = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(password.path(), "hunter2").unwrap();
+    std::fs::write(password.path(), planted::secret("redis-password")).unwrap();
     let line = format!(
         "--auth trust --push-auth none --http-addr {http} --rpc-addr {rpc} --kafka-brokers {kafka} --redis-addr {redis} \
          --redis-password-file {}",

@@ -6,7 +6,7 @@
 mod grant;
 pub mod jwt;
 mod keyring;
-mod keys;
+pub mod keys;
 mod signatures;
 #[cfg(test)]
 pub(crate) mod signer;

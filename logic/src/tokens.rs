@@ -173,7 +173,8 @@ impl Tokens {
             return Ok(false); // a file that went away is one being replaced: the old tokens stay
         }
         *seen = stamp;
-        let failed = |why: String| TokensError { path: self.shared.path.clone(), why };
+        // One line, whatever the parser or a name in the file says.
+        let failed = |why: String| TokensError { path: self.shared.path.clone(), why: why.trim().replace('\n', " ") };
         let text = std::fs::read_to_string(&self.shared.path).map_err(|error| failed(error.to_string()))?;
         let entries = parse(&text, &self.shared.entries.load()).map_err(failed)?;
         self.shared.entries.store(Arc::new(entries));
@@ -213,7 +214,7 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 }
 
 fn parse(text: &str, old: &[Arc<Entry>]) -> Result<Vec<Arc<Entry>>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim().replace('\n', " "))?;
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut names = HashSet::new();
     let mut entries = Vec::new();
     for line in file.token {

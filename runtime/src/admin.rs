@@ -9,6 +9,8 @@
 
 mod collect;
 
+pub use collect::max_fds;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
         let number: f64 = rest[..digits].parse().map_err(|_| expected())?;
         rest = &rest[digits..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let seconds = match &rest[..unit_end] {
             "ns" => 1e-9,
             "us" | "µs" => 1e-6,
@@ -42,10 +42,18 @@ mod tests {
 
     #[test]
     fn go_durations_are_read_and_bare_numbers_refused() {
-        for (text, millis) in [("500ms", 500), ("4m", 240_000), ("1h30m", 5_400_000), ("1.5s", 1500), ("0", 0)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("4m", 240_000),
+            ("1h30m", 5_400_000),
+            ("1.5s", 1500),
+            ("0", 0),
+            ("1s.5s", 1500),
+            ("2.s.25m", 17_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "s", "4 m", "1d", "-1s"] {
+        for text in ["", "5", "s", "4 m", "1d", "-1s", ".s", "1.2.3s", "1s."] {
             assert!(parse(text).unwrap_err().contains("expected a duration"), "{text}");
         }
     }

@@ -97,6 +97,8 @@ async fn rooms_have_a_limit_a_length_and_a_permission_and_the_answer_says_which(
     let mut bound = welcomed(&comet, true, r#"{"key":"b","caps":["rooms"],"rooms_allowed":["a"]}"#).await;
     bound.send(&packet(19, 6, r#"["a","b"]"#)).await;
     bound.expect(&packet(20, 6, r#"{"a":"ok","b":"not_allowed","through":{}}"#)).await;
+    let refused = |reason| comet.metric(&format!("rooms_refused_total{{reason=\"{reason}\"}}"));
+    assert_eq!(["bad_room", "too_many_rooms", "not_allowed"].map(refused), [2.0, 1.0, 1.0]);
     comet.stop().await;
 }
 

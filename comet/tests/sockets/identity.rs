@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use comet::logic::memory::Said;
 use proto::log::now_ms;
 use proto::packet::Packet;
 
@@ -39,7 +40,7 @@ async fn rooms_beyond_those_allowed_are_refused_in_every_way_of_asking() {
     client.send(&packet(12, 5, "b")).await;
     client.expect(&packet(13, 5, "b")).await;
     client.got_nothing().await;
-    assert_eq!(comet.metric("rooms_refused_total"), 21.0);
+    assert_eq!(comet.metric("rooms_refused_total{reason=\"not_allowed\"}"), 21.0);
     comet.stop().await;
 }
 
@@ -112,6 +113,56 @@ async fn heartbeats_do_not_make_a_token_last_longer() {
     };
     within(beats).await;
     assert_eq!(comet.closed("expired"), 1.0);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_client_says_later_makes_it_anybody_else() {
+    let (comet, logic) = comet(&[]).await;
+    let other = r#"{"mid":8,"key":"victim","room_id":"b","accepts":[1000],"caps":["rooms","move"],"moving":true}"#;
+    let mut victim = Client::on(&comet, false).await;
+    victim.send(&packet(7, 1, other)).await;
+    assert_eq!(victim.packet().await.op, 8);
+    for ws in [false, true] {
+        let mut client = Client::on(&comet, ws).await;
+        let own = r#"{"mid":7,"key":"own-WS","room_id":"a","rooms_allowed":["a"],"caps":["rooms","move"]}"#;
+        client.send(&packet(7, 1, own.replace("WS", &ws.to_string()))).await;
+        assert_eq!(client.packet().await.op, 8);
+        // To authenticate once more, to beat for another, to listen, to move, to talk upstream: all with another's names.
+        for (op, reply) in
+            [(7, 7), (2, 3), (3, 3), (14, 15), (16, 17), (18, 24), (19, 24), (21, 24), (25, 24), (1000, 1000)]
+        {
+            client.send(&packet(op, 2, other)).await;
+            assert_eq!((client.packet().await.op, op), (reply, op));
+        }
+        client.send(&packet(14, 3, "1000")).await;
+        client.expect(&packet(15, 3, "1000")).await;
+        comet.push_keys(&["victim"], 1000, raw(&["for the victim"]), vec![]).await;
+        comet.push_room("b", &["for its room"]).await;
+        client.got_nothing().await;
+        // Moving away with whatever it claims to have been given ends its own connection.
+        client.send(&packet(18, 4, "[{}]")).await;
+        assert_eq!(client.packet().await.op, 18);
+        client.rest().await;
+    }
+    for body in ["for the victim", "for its room"].repeat(2) {
+        let Packet { op, body: message, .. } = victim.packet().await;
+        assert!(op == 25 && message.ends_with(body.as_bytes()), "{message:?}");
+    }
+    victim.got_nothing().await;
+    eventually("both are signed off", || disconnected(&logic) == ["own-false", "own-true"]).await;
+    let mut upstream = 0;
+    for said in logic.said() {
+        match said {
+            Said::Receive { mid, key, .. } => {
+                assert!(mid.0 == 7 && key.as_str().starts_with("own-"), "{mid} {key}");
+                upstream += 1;
+            }
+            Said::Heartbeat { held } => panic!("a client's body was believed: {held:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(upstream, 4, "op 7 and op 1000, twice");
     comet.stop().await;
 }
 

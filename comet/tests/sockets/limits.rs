@@ -77,8 +77,10 @@ async fn an_address_has_its_own_limit() {
     let _first = Client::signed_in(&comet, false, r#"{"key":"1"}"#).await;
     let _second = Client::signed_in(&comet, true, r#"{"key":"2"}"#).await;
     let mut third = Client::tcp(&comet).await;
-    third.rest().await;
-    assert_eq!(comet.metric("over_address_total"), 1.0);
+    third.closes().await;
+    let mut fourth = Client::ws(&comet).await;
+    fourth.closes_with(1013).await;
+    assert_eq!((comet.metric("over_address_total"), comet.closed("limit")), (2.0, 2.0));
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut elsewhere = Client::over(socket.connect(comet.tcp).await.unwrap(), false).await;

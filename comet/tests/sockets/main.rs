@@ -10,6 +10,7 @@ mod connecting;
 mod drain;
 mod frames;
 mod grpc;
+mod hostile;
 mod identity;
 mod limits;
 mod operations;

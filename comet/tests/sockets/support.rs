@@ -266,6 +266,12 @@ impl Client {
         within(self.stream.write_all(bytes)).await.is_ok() && within(self.stream.flush()).await.is_ok()
     }
 
+    /// Says that nothing more will come from here; what the server says can still be read.
+    pub async fn close_half(&mut self) {
+        // A server that has closed already does not mind.
+        let _closed = within(self.stream.shutdown()).await;
+    }
+
     /// Sends one packet: bare, or as one binary message.
     pub async fn send(&mut self, packet: &[u8]) {
         match self.is_ws {

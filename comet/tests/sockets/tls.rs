@@ -1,5 +1,6 @@
 //! TLS on both ports, from the handshake to large pushes through a client that reads slowly.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,24 +16,31 @@ use crate::support::*;
 struct Secure {
     comet: Comet,
     root: CertificateDer<'static>,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Secure {
     async fn start(flags: &[&str]) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["im.example.com".to_owned()]).unwrap();
+        let root = put(files.path());
         let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.path().join(name));
-        std::fs::write(&cert, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         let paths = ["--tls-open", "--cert-file", cert.to_str().unwrap(), "--key-file", key.to_str().unwrap()];
         let comet = Comet::start(&[&paths[..], flags].concat(), Arc::new(MemoryLogic::default())).await;
-        Self { comet, root: made.cert.der().clone(), _files: files }
+        Self { comet, root, files }
     }
 
     async fn client(&self, ws: bool, version: &'static SupportedProtocolVersion) -> Client {
+        self.client_that_trusts(&[&self.root], ws, version).await.unwrap()
+    }
+
+    async fn client_that_trusts(
+        &self,
+        trusted: &[&CertificateDer<'static>],
+        ws: bool,
+        version: &'static SupportedProtocolVersion,
+    ) -> std::io::Result<Client> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
+        trusted.iter().for_each(|root| roots.add((*root).clone()).unwrap());
         let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_protocol_versions(&[version])
             .unwrap()
@@ -43,8 +51,20 @@ impl Secure {
         let address = if ws { self.comet.ws_tls } else { self.comet.tcp_tls };
         let socket = socket.connect(address.unwrap()).await.unwrap();
         let name = ServerName::try_from("im.example.com").unwrap();
-        Client::over(within(TlsConnector::from(Arc::new(config)).connect(name, socket)).await.unwrap(), ws).await
+        let stream = within(TlsConnector::from(Arc::new(config)).connect(name, socket)).await?;
+        Ok(Client::over(stream, ws).await)
     }
+}
+
+/// A new certificate and its key in this folder, in the place of those that are there.
+fn put(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["im.example.com".to_owned()]).unwrap();
+    for (name, pem) in [("cert.pem", made.cert.pem()), ("key.pem", made.signing_key.serialize_pem())] {
+        let next = folder.join("next");
+        std::fs::write(&next, pem).unwrap();
+        std::fs::rename(&next, folder.join(name)).unwrap();
+    }
+    made.cert.der().clone()
 }
 
 const WAYS: [(bool, &SupportedProtocolVersion); 4] = [(false, &TLS13), (true, &TLS13), (false, &TLS12), (true, &TLS12)];
@@ -143,6 +163,58 @@ async fn many_requests_at_once_are_all_answered_in_order() {
         for seq in 0..500 {
             client.expect(&packet(4, seq, "")).await;
         }
+    }
+    secure.comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_replaced_under_load_costs_nobody_and_whoever_comes_next_is_given_the_new_one() {
+    let secure = Secure::start(&[]).await;
+    let mut readers = Vec::new();
+    for (index, (ws, version)) in WAYS.into_iter().enumerate() {
+        let mut client = secure.client(ws, version).await;
+        client.sign_in(&format!(r#"{{"key":"{index}","room_id":"r"}}"#)).await;
+        readers.push(tokio::spawn(async move {
+            let mut next = 0;
+            loop {
+                for (_, body) in client.pushed().await {
+                    if body == "last" {
+                        client.got_nothing().await;
+                        return next;
+                    }
+                    assert_eq!(body, next.to_string());
+                    next += 1;
+                }
+            }
+        }));
+    }
+    let new = put(secure.files.path());
+    let both = [&secure.root, &new];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let (mut pushed, mut came) = (0, 0);
+    // Clients come and pushes flow until some while after the change.
+    let mut more = 100;
+    while more > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the new certificate is not taken up");
+        secure.comet.push_room("r", &[&pushed.to_string()]).await;
+        pushed += 1;
+        if pushed % 10 == 0 {
+            let (ws, version) = WAYS[came % WAYS.len()];
+            let mut client = secure.client_that_trusts(&both, ws, version).await.unwrap();
+            client.sign_in("{}").await;
+            client.got_nothing().await;
+            came += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        more -= u32::from(secure.comet.metric("tls_reloads_total") > 0.0);
+    }
+    for (ws, version) in WAYS {
+        secure.client_that_trusts(&[&new], ws, version).await.unwrap().sign_in("{}").await;
+        assert!(secure.client_that_trusts(&[&secure.root], ws, version).await.is_err(), "the old one is still shown");
+    }
+    secure.comet.push_room("r", &["last"]).await;
+    for reader in readers {
+        assert_eq!(within(reader).await.unwrap(), pushed, "{came} clients came meanwhile");
     }
     secure.comet.stop().await;
 }

@@ -24,6 +24,15 @@ evidence() {
     say "what was left behind is in $to"
 }
 
+# What the pods of a run that went well said: whoever searches the logs of a whole run searches these too.
+pod_logs() {
+    local to="$artefacts/logs/cluster-${state##*-}" node
+    mkdir -p "$to" || return 0
+    for node in 1 2; do
+        [ ! -d "$state/node$node/logs" ] || cp -r "$state/node$node/logs/." "$to" || true
+    done
+}
+
 # One line for each Event and for each change that anybody asked for, in the order of time.
 timeline() { # FOLDER
     {

@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 
 use super::fill;
 use crate::certs::{Authority, Issued};
+use crate::planted;
 use crate::ports::Port;
 
 const TEMPLATE: &str = include_str!("../../kafka/secure.properties");
@@ -49,8 +50,8 @@ impl Secure {
             ca: authority.ca(),
             server: authority.issue("kafka", &["localhost", "127.0.0.1"])?,
             client: authority.issue("client", &["client.test"])?,
-            plain: Login::new(&folder, "PLAIN", "plainuser", "plain-secret")?,
-            scram: Login::new(&folder, "SCRAM-SHA-512", "scramuser", "scram-secret")?,
+            plain: Login::new(&folder, "PLAIN", "plainuser")?,
+            scram: Login::new(&folder, "SCRAM-SHA-512", "scramuser")?,
         })
     }
 
@@ -134,10 +135,11 @@ impl Secure {
 }
 
 impl Login {
-    fn new(folder: &Path, mechanism: &'static str, user: &str, password: &str) -> anyhow::Result<Self> {
+    fn new(folder: &Path, mechanism: &'static str, user: &str) -> anyhow::Result<Self> {
+        let password = planted::secret("kafka-password");
         let (user_file, password_file) = (folder.join(format!("{user}.name")), folder.join(format!("{user}.password")));
         std::fs::write(&user_file, user).context("write a user's name")?;
         std::fs::write(&password_file, format!("{password}\n")).context("write a password")?;
-        Ok(Self { mechanism, user: user.to_owned(), password: password.to_owned(), user_file, password_file })
+        Ok(Self { mechanism, user: user.to_owned(), password, user_file, password_file })
     }
 }

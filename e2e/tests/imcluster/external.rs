@@ -5,6 +5,7 @@ use std::fs::read_to_string;
 use std::time::Duration;
 
 use e2e::certs::Authority;
+use e2e::planted;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -30,7 +31,8 @@ impl External {
     /// Starts them in the namespace `default` and waits until they serve.
     pub async fn start(rig: &Rig) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let (kafka_password, redis_password) = ("kafka-7c1f9e20", "redis-5b8d4a13");
+        // Kafka takes a user only as an argument, which every description of its pod shows: no secret to be searched for.
+        let (kafka_password, redis_password) = ("kafka-7c1f9e20", planted::secret("redis-password"));
         let authority = Authority::new(folder.path())?;
         let ca = read_to_string(authority.ca())?;
         let names: Vec<String> = BROKERS.iter().map(|id| host(&format!("kafka-{id}"))).collect();
@@ -51,7 +53,7 @@ impl External {
         objects.push(secret("kafka", None, &files));
         let keys = NAMESPACES.map(|namespace| format!("~{namespace}:*")).join(" ");
         let config = include_str!("../../redis/external.conf").replace("{user}", USER);
-        let config = config.replace("{password}", redis_password).replace("{keys}", &keys);
+        let config = config.replace("{password}", &redis_password).replace("{keys}", &keys);
         let (cert, key) = (read_to_string(&redis.cert)?, read_to_string(&redis.key)?);
         let files = json!({"ca.crt": ca, "tls.crt": cert, "tls.key": key, "redis.conf": config});
         objects.extend([
@@ -64,7 +66,7 @@ impl External {
             let namespace = Some(namespace);
             objects.push(secret(CA, namespace, &json!({"ca.crt": ca})));
             objects.push(secret(KAFKA_USER, namespace, &login(kafka_password)));
-            objects.push(secret(REDIS_USER, namespace, &login(redis_password)));
+            objects.push(secret(REDIS_USER, namespace, &login(&redis_password)));
         }
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         rig.cluster.apply(&list.to_string()).await?;

@@ -92,8 +92,7 @@ pub struct Jwt {
 impl Jwt {
     /// Tokens of these keys.
     pub fn new(config: JwtConfig, ring: KeyRing) -> Self {
-        // The second of a process finds the first one's, which is the same.
-        let _same = signatures::PROVIDER.install_default();
+        install();
         Self { config: Arc::new(config), ring }
     }
 
@@ -162,6 +161,11 @@ impl Jwt {
         let wrong = |name: &str, expected| Denied::Claim(name.to_owned(), expected);
         let claim = |name: &str| claims.get(name).filter(|value| !value.is_null());
 
+        // An aud that is neither text nor a list of it was taken for none.
+        if config.jwt_audience.is_empty() && claim("aud").is_some() {
+            return Err(Denied::Audience);
+        }
+
         let name = &config.jwt_mid_claim;
         let mid =
             claim(name).and_then(mid).ok_or_else(|| wrong(name, "expected a member, a whole number or its digits"))?;
@@ -189,6 +193,12 @@ impl Jwt {
         let expires_ms = ((exp + config.jwt_leeway.as_secs_f64()) * 1000.0) as u64;
         Ok(Grant { mid, key, rooms, connections, expires_ms })
     }
+}
+
+/// Has this process check signatures with ring. [`Jwt::new`] does it.
+pub fn install() {
+    // The second of a process finds the first one's, which is the same.
+    let _same = signatures::PROVIDER.install_default();
 }
 
 /// A token names its key, or leaves it to us to try; a key without a name is tried for every token.

@@ -47,7 +47,7 @@ mod tests {
             assert!(operation["responses"]["200"].is_object(), "{}", route.path());
             assert_eq!(operation["security"].is_array(), route.pushes(), "{}", route.path());
             if route.pushes() {
-                for status in ["400", "401", "403", "408", "413", "429", "503"] {
+                for status in ["400", "401", "403", "408", "413", "414", "429", "503"] {
                     assert!(operation["responses"][status].is_object(), "{} {status}", route.path());
                 }
             }

@@ -142,8 +142,8 @@ async fn one_connection_too_many_is_refused_and_the_others_stay() {
     setup.connect("h1", r#"{"key":"anonymous"}"#).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_token_says_how_many_connections_its_member_may_have() {
+/// Sessions of those who bring a [`token`].
+fn setup_of_tokens(limit: usize) -> Setup {
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -154,12 +154,45 @@ async fn a_token_says_how_many_connections_its_member_may_have() {
     let line = ["logic", "--jwt-secret-file", file.path().to_str().unwrap()];
     let config = <Line as clap::Parser>::parse_from(line).jwt;
     let keys = config.keys(runtime::web::client(), AuthMetrics::default()).unwrap();
-    let mut setup = setup(2, Policy::Refuse);
+    let mut setup = setup(limit, Policy::Refuse);
     setup.sessions.auth = Authenticator::Jwt(Jwt::new(config, keys));
-    let token = |more| {
-        let claims = signer::claims(more);
-        signer::Signer::Secret(signer::SECRET).token(&serde_json::json!({"alg": "HS256"}), &claims)
-    };
+    setup
+}
+
+/// A good token of member 7, unless these claims say otherwise.
+fn token(more: serde_json::Value) -> String {
+    let claims = signer::claims(more);
+    signer::Signer::Secret(signer::SECRET).token(&serde_json::json!({"alg": "HS256"}), &claims)
+}
+
+#[tokio::test]
+async fn who_says_that_it_moves_moves_its_own_key_and_nobody_elses() {
+    let setup = setup_of_tokens(0);
+    let victim = serde_json::json!({"token": token(serde_json::json!({"sub": 8})), "key": "8:phone"}).to_string();
+    setup.connect("h1", &victim).await.unwrap();
+    let mine = token(serde_json::json!({}));
+    for said in [
+        serde_json::json!({"key": "8:phone"}),
+        serde_json::json!({"key": "8:phone", "mid": 8}),
+        serde_json::json!({"key": "8:phone", "MOVING": true, "caps": ["move"]}),
+        serde_json::json!({"Key": "8:phone", "server": "h1"}),
+    ] {
+        let mut body = said;
+        (body["token"], body["moving"]) = (mine.as_str().into(), true.into());
+        let refused = setup.connect("h2", &body.to_string()).await.unwrap_err();
+        assert!(matches!(refused, Refused::Auth(AuthError::Denied(_))), "{refused}: {body}");
+    }
+    assert_eq!(setup.at("8:phone").await.as_deref(), Some("h1"));
+    let own = serde_json::json!({"token": mine, "key": "7:phone", "moving": true}).to_string();
+    for server in ["h1", "h2"] {
+        setup.connect(server, &own).await.unwrap();
+    }
+    assert_eq!((setup.at("7:phone").await.as_deref(), setup.log.bounds(0)), (Some("h2"), (0, 0)), "nobody is kicked");
+}
+
+#[tokio::test]
+async fn a_token_says_how_many_connections_its_member_may_have() {
+    let setup = setup_of_tokens(2);
     let (one, three) = (serde_json::json!({"connections": 1}), serde_json::json!({"connections": 3, "sub": 8}));
     setup.connect("h1", &token(one.clone())).await.unwrap();
     let refused = setup.connect("h1", &token(one)).await.unwrap_err();

@@ -80,7 +80,8 @@ fn open_fds() -> Option<u64> {
     }
 }
 
-fn max_fds() -> Option<u64> {
+/// The most file descriptors this process may open.
+pub fn max_fds() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

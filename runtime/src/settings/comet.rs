@@ -57,12 +57,14 @@ pub struct Live {
     /// What every process has.
     #[serde(flatten)]
     pub process: super::Live,
-    /// Connections of one comet at a time; 0 = as many as it may have open files. Default: 0.
+    /// Connections of one comet at a time; what comes beyond is closed. 0 = as many as it may have open files, less a few
+    /// for everything else. Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000_000))]
     pub max_connections: Option<i64>,
     /// Connections of one comet at a time from one client address; 0 = no limit. Behind a proxy it needs
-    /// `trustedProxies`. Default: 0.
+    /// `trustedProxies`. Default: 10000 for addresses of the internet, no limit for those of private networks, which are
+    /// proxies more often than clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000_000))]
     pub max_per_address: Option<i64>,

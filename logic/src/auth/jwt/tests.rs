@@ -261,7 +261,9 @@ async fn time_audience_and_issuer_are_looked_at() {
         assert_eq!(denied(&jwt, &ours(bad.clone())).await.label(), expected, "{bad}");
     }
     let without = secret("");
-    assert_eq!(denied(&without, &hs256(&claims(json!({"aud": "im"})))).await, Denied::Audience);
+    for aud in [json!("im"), json!(["im"]), json!([]), json!(7), json!({}), json!([7]), json!(true)] {
+        assert_eq!(denied(&without, &hs256(&claims(json!({"aud": aud})))).await, Denied::Audience, "{aud}");
+    }
     let no_exp = hs256(&json!({"sub": 7}));
     assert!(matches!(denied(&without, &no_exp).await, Denied::Claim(name, _) if name == "exp"));
 }

@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::fakes::Mood;
+use crate::metrics::RefusedLabels;
 use crate::tokens;
 
 const ALL: &str = "/goim/push/all?operation=1";
@@ -27,6 +28,11 @@ async fn push_as(site: &Site, token: &str, target: &str) -> Answer {
     client::ask(site.address, "POST", target, &format!("Authorization: Bearer {token}\r\n"), b"m").await
 }
 
+/// How many requests were turned away for this reason.
+fn refused(site: &Site, reason: &'static str) -> u64 {
+    site.api.metrics.refused.get_or_create(&RefusedLabels { reason }).get()
+}
+
 #[tokio::test]
 async fn a_push_without_a_known_token_is_401_and_reading_needs_none() {
     let (token, lines) = tokens::make("a");
@@ -35,7 +41,7 @@ async fn a_push_without_a_known_token_is_401_and_reading_needs_none() {
         assert_eq!((answer.status, answer.header("Www-Authenticate")), (401, Some("Bearer")));
         assert!(answer.body.starts_with(r#"{"code":-401,"message":"expected the header"#), "{}", answer.body);
     }
-    assert_eq!(push_as(&site, &token, ALL).await.status, 200);
+    assert_eq!((push_as(&site, &token, ALL).await.status, refused(&site, "unauthorized")), (200, 2));
     for target in ["/goim/online/total", "/goim/nodes/weighted", "/goim/nodes/instances", "/openapi.json", "/"] {
         assert_eq!(site.get(target).await.status, 200, "{target}");
     }
@@ -47,6 +53,7 @@ async fn a_token_for_another_route_is_403() {
     let (site, _dir) = guarded(&lines.replace("\"*\"", "\"push/room\"")).await;
     let body = r#"{"code":-403,"message":"the token `rooms` may not use push/all"}"#;
     push_as(&site, &token, ALL).await.is(403, JSON, body);
+    assert_eq!(refused(&site, "forbidden"), 1);
     assert_eq!(push_as(&site, &token, "/goim/push/room?operation=1&type=a&room=b").await.status, 200);
 }
 
@@ -58,6 +65,7 @@ async fn more_than_a_tokens_rate_is_429_and_says_when_to_come_back() {
     let answer = push_as(&site, &token, ALL).await;
     answer.is(429, JSON, r#"{"code":-429,"message":"more pushes than this token may make, try again later"}"#);
     assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() > 900);
+    assert_eq!(refused(&site, "rate"), 1);
 }
 
 #[tokio::test]
@@ -68,7 +76,7 @@ async fn a_body_over_the_limit_is_413_whether_it_says_so_or_not() {
     let head = format!("POST {ALL} HTTP/1.1\r\nHost: l\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = [format!("{:x}\r\n", 1_000_001).as_bytes(), &vec![0; 1_000_001], b"\r\n0\r\n\r\n"].concat();
     client::raw(site.address, &[head.as_bytes(), &chunk].concat()).await.is(413, JSON, body);
-    assert_eq!(site.post(ALL, &vec![0; 999_000]).await.status, 200);
+    assert_eq!((site.post(ALL, &vec![0; 999_000]).await.status, refused(&site, "body")), (200, 2));
 }
 
 #[tokio::test]
@@ -79,7 +87,7 @@ async fn more_keys_or_members_than_the_limit_are_413() {
     let site = Site::with("--push-auth none --max-push-keys 2").await;
     let body = r#"{"code":-413,"message":"3 keys or members, at most 2 in one push"}"#;
     site.post("/goim/push/mids?mids=1&mids=2&mids=3", b"m").await.is(413, JSON, body);
-    assert_eq!(site.post("/goim/push/mids?mids=1&mids=2", b"m").await.status, 200);
+    assert_eq!((site.post("/goim/push/mids?mids=1&mids=2", b"m").await.status, refused(&site, "keys")), (200, 1));
 }
 
 #[tokio::test]
@@ -99,7 +107,7 @@ async fn more_pushes_at_a_time_than_the_limit_are_503() {
     eventually("the first push is under way", || site.api.slots.available_permits() == 0).await;
     let answer = site.post(ALL, b"m").await;
     answer.is(503, JSON, r#"{"code":-500,"message":"too many pushes at a time, try again"}"#);
-    assert_eq!(answer.header("Retry-After"), Some("1"));
+    assert_eq!((answer.header("Retry-After"), refused(&site, "in_flight")), (Some("1"), 1));
     drop(first);
     eventually("a client that leaves frees its place", || site.api.slots.available_permits() == 1).await;
 }
@@ -127,7 +135,7 @@ async fn a_body_that_trickles_in_holds_up_nobody_else_and_is_408_in_the_end() {
         let answer = client::read(&mut stream).await;
         answer.is(408, JSON, r#"{"code":-408,"message":"the body did not come in time"}"#);
     }
-    assert_eq!(site.queue.pushed().len(), 1);
+    assert_eq!((site.queue.pushed().len(), refused(&site, "slow_body")), (1, 20));
 }
 
 #[tokio::test]
