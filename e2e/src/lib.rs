@@ -3,7 +3,8 @@
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
 //! is a line between two of them that breaks.
-//! [`image`] packs all three for a cluster.
+//! [`image`] packs all three for a cluster. A [`host`] is where one of them lives; of a [`network`], hosts with lines of
+//! their own, which can be cut.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
@@ -24,9 +25,11 @@ pub mod client;
 pub mod cluster;
 pub mod crowd;
 mod eventually;
+pub mod host;
 pub mod image;
 pub mod kafka;
 pub mod load;
+pub mod network;
 pub mod os;
 pub mod ports;
 pub mod program;

@@ -1,11 +1,15 @@
-//! The one door to the operating system that std has no words for: clocks, cores and limits.
+//! The one door to the operating system that std has no words for: clocks, cores, limits and networks.
 //!
 //! Everything `unsafe` of this crate is here: calls into libc that only touch memory we hand them.
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `CLOCK_MONOTONIC`: the same in every process of this machine, so that one may stamp and another measure.
@@ -80,6 +84,47 @@ pub fn enter_network(namespace: &File) -> std::io::Result<()> {
     // SAFETY: takes a descriptor that is open for as long as `namespace` is borrowed, and a constant.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
         0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Makes a network namespace with nothing in it, which lives as long as somebody has this file, or lives in it.
+///
+/// # Errors
+/// When we are not root.
+pub fn new_network() -> std::io::Result<File> {
+    let leave = || {
+        // SAFETY: takes a constant, and moves only the calling thread, which ends.
+        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+            0 => File::open("/proc/thread-self/ns/net"),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(leave).join()).expect("it only asks the system")
+}
+
+/// Lets a command, whenever it is started, live in a network namespace.
+pub fn start_in_network(command: &mut Command, namespace: Arc<File>) {
+    // SAFETY: between fork and exec only setns is called, which neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || enter_network(&namespace)) };
+}
+
+/// Makes a network device in the calling thread's namespace, whose packets are read from this file and written to it,
+/// one at a time and without waiting.
+///
+/// # Errors
+/// When we are not root, there is such a device, or the kernel knows none (CONFIG_TUN).
+pub fn tun(name: &str) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: ifreq is plain data, for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: `request` is what this call expects, and outlives it.
+    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } {
+        0 => Ok(file),
         _ => Err(std::io::Error::last_os_error()),
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::{INSTALL, Redis};
 use crate::child;
 use crate::eventually;
+use crate::host::Host;
 use crate::ports::Port;
 
 const READY: Duration = Duration::from_secs(60);
@@ -29,7 +30,7 @@ impl Cluster {
         for number in 1..=3 {
             let bus = Port::free()?;
             let name = format!("redis-cluster{number}");
-            let node = Redis::launch(&name, Port::free()?, |port, _| {
+            let node = Redis::launch(&name, &Host::loopback(), |port, _| {
                 let (port, bus) = (port.number(), bus.number());
                 let lines = "cluster-enabled yes\ncluster-node-timeout 2000\ncluster-require-full-coverage no\n";
                 Ok((format!("port {port}\ncluster-port {bus}\n{lines}"), None))
