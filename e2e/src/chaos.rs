@@ -1,7 +1,7 @@
 //! Chaos: a seeded series of blows against a [`World`] of real processes, while a crowd lives in it and is judged.
 //!
 //! A [`Blow`] befalls one process: killed and started again, frozen and let go on, cut off from one or all of the others,
-//! heard late by them, or (a comet) given readers that do not read. [`Blows`] is the series, now and then two at once;
+//! heard late by them, given another time, or (a comet) readers that do not read. [`Blows`] is the series, now and then two at once;
 //! the same seed is the same series. What it must not do to anybody is told by [`crate::crowd::judge()`], and by
 //! [`verdict`], which knows what befell whom. The [`Journal`] keeps what happened.
 
@@ -56,6 +56,8 @@ pub enum Deed {
     Cut(Others),
     /// Whatever these and it say to each other arrives late.
     Late(Others),
+    /// Its wall clock jumps by so many seconds; later it jumps back.
+    Jump(i64),
 }
 
 /// Whom a victim is apart from. Clients and backends reach it all the time.
@@ -156,6 +158,7 @@ impl fmt::Display for Blow {
             Deed::Clog => write!(f, "{victim:?} clogged")?,
             Deed::Cut(others) => write!(f, "{victim:?} cut off from {others}")?,
             Deed::Late(others) => write!(f, "{victim:?} late to {others}")?,
+            Deed::Jump(ahead) => write!(f, "{victim:?} {ahead:+} s off")?,
         }
         write!(f, " for {lasts:.1?}")
     }

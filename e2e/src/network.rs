@@ -31,7 +31,7 @@ use crate::os;
 
 /// How long a packet is held back, on its way there and again on its way back: within what every deadline allows, and
 /// long beside what things take otherwise.
-const LATE: Duration = Duration::from_millis(250);
+pub const LATE: Duration = Duration::from_millis(250);
 /// The middle's address, on all of its lines.
 const MIDDLE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// The last byte of the first host's address.
@@ -188,4 +188,13 @@ async fn ip(host: &Host, lines: &[String]) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_is_asked_for_before_a_delay() {
+        let (from, to) = (Ipv4Addr::new(198, 19, 0, 10), Ipv4Addr::new(198, 19, 0, 11));
+        assert_eq!(Harm::Cut.rule(from, to, 7), "from 198.19.0.10 to 198.19.0.11 pref 1007 blackhole");
+        assert_eq!(Harm::Late.rule(from, to, 7), "from 198.19.0.10 to 198.19.0.11 pref 20007 lookup 77");
+    }
+}

@@ -12,6 +12,7 @@ mod docs;
 mod floor;
 mod graceful;
 mod hostile;
+mod hosts;
 mod identity;
 mod image;
 mod imcluster;

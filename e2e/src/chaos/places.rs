@@ -1,11 +1,11 @@
-//! Where in the network everybody of a world lives, each at a host of its own.
+//! Where in the network everybody of a world lives, each at a host of its own; ours have clocks of their own there.
 
 use std::net::Ipv4Addr;
 
 use futures::future::try_join_all;
 
 use super::{Victim, World};
-use crate::host::Host;
+use crate::host::{Clock, Host};
 use crate::network::Network;
 use crate::redis::SENTINELS;
 
@@ -25,13 +25,23 @@ impl Places {
     pub async fn make(network: &Network) -> anyhow::Result<Self> {
         let some = |count: usize| try_join_all((0..count).map(|_| network.host()));
         Ok(Self {
-            comets: some(World::COMETS).await?,
-            logics: some(World::LOGICS).await?,
-            jobs: some(World::JOBS).await?,
+            comets: timed(some(World::COMETS).await?)?,
+            logics: timed(some(World::LOGICS).await?)?,
+            jobs: timed(some(World::JOBS).await?)?,
             brokers: some(World::BROKERS).await?,
             redis: [network.host().await?, network.host().await?],
             sentinels: [network.host().await?, network.host().await?, network.host().await?],
         })
+    }
+
+    /// The clock of one of ours.
+    pub fn clock(&self, victim: Victim) -> Option<&Clock> {
+        match victim {
+            Victim::Comet(number) => self.comets[number].clock(),
+            Victim::Logic(number) => self.logics[number].clock(),
+            Victim::Job(number) => self.jobs[number].clock(),
+            Victim::Broker(_) | Victim::Redis => None,
+        }
     }
 
     /// Where this one lives; Redis while the primary is there.
@@ -51,4 +61,8 @@ impl Places {
         let all = kinds.into_iter().flatten().map(Host::address);
         all.filter(|address| *address != one).collect()
     }
+}
+
+fn timed(hosts: Vec<Host>) -> anyhow::Result<Vec<Host>> {
+    hosts.into_iter().map(|host| Ok(host.with_clock(Clock::new()?))).collect()
 }

@@ -21,6 +21,9 @@ const CUT_OFF_COMET: Range<u64> = 500..6_000;
 const CUT_OFF: Range<u64> = 500..12_000;
 /// How long what is said arrives late.
 const LATE: Range<u64> = 1_000..10_000;
+/// How long a clock is off, and by how many seconds at most.
+const OFF: Range<u64> = 1_000..10_000;
+const AHEAD: i64 = 7200;
 /// How long Redis is frozen or alone: longer than Sentinel waits for it (1.5 s), so that it comes back to an heir.
 const REDIS_AWAY: Range<u64> = 3_000..12_000;
 /// One in so many is two at once.
@@ -63,17 +66,22 @@ impl Blows {
 
     fn blow(&mut self) -> Blow {
         let victim = self.victim();
-        let deed = match (self.0.random_range(0..10), victim) {
+        let deed = match (self.0.random_range(0..11), victim) {
             (0, Victim::Comet(_)) => Deed::Clog,
             (0..4, _) => Deed::Kill,
             (4..6, _) => Deed::Freeze,
             (6..8, _) => Deed::Cut(self.others(victim)),
-            _ => Deed::Late(self.others(victim)),
+            (8..10, _) => Deed::Late(self.others(victim)),
+            (_, Victim::Comet(_) | Victim::Logic(_) | Victim::Job(_)) => {
+                Deed::Jump(self.0.random_range(-AHEAD..=AHEAD))
+            }
+            (_, Victim::Broker(_) | Victim::Redis) => Deed::Kill,
         };
         let blow = Blow { deed, victim, lasts: Duration::ZERO };
         let lasts = self.0.random_range(match (deed, victim) {
             (Deed::Kill, _) => DEAD,
             (Deed::Late(_), _) => LATE,
+            (Deed::Jump(_), _) => OFF,
             (Deed::Freeze | Deed::Cut(Others::All), Victim::Redis) => REDIS_AWAY,
             (Deed::Freeze | Deed::Clog, _) => FROZEN,
             (Deed::Cut(_), _) if blow.holds_up_comets() => CUT_OFF_COMET,
@@ -133,6 +141,14 @@ mod tests {
             }
         }
         assert!((0..World::COMETS).all(|number| struck(Deed::Clog, Victim::Comet(number))));
+        let off = |victim, ahead| {
+            let mut blows = series.iter().flat_map(|strike| &strike.blows).filter(|blow| blow.victim == victim);
+            blows.any(|blow| matches!(blow.deed, Deed::Jump(by) if by.signum() == ahead))
+        };
+        for victim in everybody() {
+            let ours = !matches!(victim, Victim::Broker(_) | Victim::Redis);
+            assert_eq!([off(victim, 1), off(victim, -1)], [ours; 2], "{victim:?}");
+        }
         let two: Vec<_> = series.iter().filter(|strike| strike.blows.len() == 2).collect();
         assert!(two.len() > 4000 && two.iter().all(|strike| strike.blows[0].victim != strike.blows[1].victim));
     }

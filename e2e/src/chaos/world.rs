@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 
@@ -169,6 +169,12 @@ impl World {
                 *all = Slow { cut: all.cut + now.cut, told: all.told + now.told };
             }
             (victim, Deed::Clog) => bail!("{victim:?} has no readers"),
+            (victim, Deed::Jump(ahead)) => {
+                let clock = self.places.clock(victim).with_context(|| format!("{victim:?} has no clock of its own"))?;
+                clock.set(ahead)?;
+                tokio::time::sleep(blow.lasts).await;
+                clock.set(0)?;
+            }
             (_, Deed::Cut(others)) => self.harm(Harm::Cut, others, blow).await?,
             (_, Deed::Late(others)) => self.harm(Harm::Late, others, blow).await?,
             (Victim::Comet(number), _) => strike(&self.comets[number].program, blow).await?,

@@ -47,6 +47,7 @@ fn a_connection_may_end_by_what_befell_its_own_comet_and_by_nothing_else() {
         (Deed::Cut(Others::One(Victim::Broker(0))), job, [false; 3]),
         (Deed::Late(Others::All), comet, [false; 3]),
         (Deed::Clog, comet, [false; 3]),
+        (Deed::Jump(60), comet, [false; 3]),
         (Deed::Kill, job, [false; 3]),
         (Deed::Kill, Victim::Comet(0), [false; 3]),
     ] {

@@ -1,13 +1,17 @@
+//! Processes at hosts of their own: their lines are cut and held up, and their clocks jump, and nobody else's.
+
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::{Context, ensure};
+use e2e::child::Child;
+use e2e::eventually;
+use e2e::host::{Clock, Host};
+use e2e::network::{Harm, LATE, Network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use super::*;
-use crate::child::Child;
-use crate::eventually;
 
 const SOON: Duration = Duration::from_secs(20);
 /// Longer than anything on the line takes, and shorter than it is harmed for.
@@ -29,12 +33,10 @@ fn echo(host: &Host) -> (Child, SocketAddr) {
 async fn ask(host: &Host, address: SocketAddr, patience: Duration) -> anyhow::Result<()> {
     let mut command = Command::new("socat");
     command.args(["-", &format!("TCP:{address},connect-timeout=60")]);
-    let (command, asked) = (host.inside(command), "x");
-    let mut child = tokio::process::Command::from(command);
-    child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).kill_on_drop(true);
-    let mut child = child.spawn()?;
+    let mut command = tokio::process::Command::from(host.inside(command));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    stdin.write_all(asked.as_bytes()).await?;
+    stdin.write_all(b"x").await?;
     let mut answer = [0];
     timeout(patience, stdout.read_exact(&mut answer)).await.context("no answer")??;
     Ok(())
@@ -51,13 +53,7 @@ async fn hosts_and_the_middle_reach_each_other_by_their_own_addresses() {
     assert_ne!(one.address(), other.address());
     let (_echo, address) = echo(&other);
     eventually(SOON, "an answer", || ask(&one, address, SOON)).await.unwrap();
-    let from_the_middle = async move {
-        let listener = TcpListener::bind((MIDDLE, 0)).await.unwrap();
-        TcpStream::connect(address).await.map(|_| listener.local_addr().unwrap())
-    };
-    network.run(from_the_middle).await.unwrap().unwrap();
-    // Nothing of it is to be seen from outside.
-    assert!(TcpStream::connect(address).await.is_err() || timeout(HARMED, TcpStream::connect(address)).await.is_err());
+    network.run(TcpStream::connect(address)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -114,9 +110,28 @@ async fn harms_that_overlap_end_one_by_one() {
     eventually(SOON, "an answer again", || ask(&one, address, SOON)).await.unwrap();
 }
 
-#[test]
-fn a_cut_is_asked_for_before_a_delay() {
-    let (from, to) = (Ipv4Addr::new(198, 19, 0, 10), Ipv4Addr::new(198, 19, 0, 11));
-    assert_eq!(Harm::Cut.rule(from, to, 7), "from 198.19.0.10 to 198.19.0.11 pref 1007 blackhole");
-    assert_eq!(Harm::Late.rule(from, to, 7), "from 198.19.0.10 to 198.19.0.11 pref 20007 lookup 77");
+const HOUR: i64 = 3600;
+
+#[tokio::test]
+async fn a_process_sees_its_clock_jump_and_jump_back_and_goes_on() {
+    let clock = Clock::new().unwrap();
+    let host = Host::loopback().with_clock(clock.clone());
+    let child = Child::start("clock", "it is part of every system", move || {
+        let mut command = Command::new("bash");
+        command.args(["-c", r"while :; do printf '%(%s)T\n' -1; sleep 0.1; done"]);
+        host.inside(command)
+    });
+    let child = child.unwrap();
+    for ahead in [0, HOUR, -HOUR, 0] {
+        clock.set(ahead).unwrap();
+        eventually(SOON, &format!("{ahead} s ahead"), || async {
+            let (told, now) = (child.output(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?);
+            let told: i64 = told.lines().last().context("nothing yet")?.parse()?;
+            let off = told - now.as_secs().cast_signed() - ahead;
+            ensure!(off.abs() < HOUR / 2, "it is {off} s off");
+            anyhow::Ok(())
+        })
+        .await
+        .unwrap();
+    }
 }
