@@ -108,7 +108,7 @@ async fn capable_clients_are_told_to_connect_to_another() {
 /// What a job sends: a push to room `r`, or how far this comet was sent everything.
 async fn job(
     comet: &Comet,
-) -> (tokio::sync::mpsc::UnboundedSender<Down>, impl Fn(u64) -> Frame, impl Fn(u64) -> Frame) {
+) -> (tokio::sync::mpsc::UnboundedSender<Down>, impl Fn(u64) -> Frame + use<>, impl Fn(u64) -> Frame + use<>) {
     let (frames, sent) = tokio::sync::mpsc::unbounded_channel();
     let mut up = comet.delivery().deliver(UnboundedReceiverStream::new(sent)).await.unwrap().into_inner();
     tokio::spawn(async move { while let Ok(Some(_)) = up.message().await {} });
@@ -144,7 +144,8 @@ async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_
     frames.send(down(room(0))).unwrap();
     frames.send(down(mark(1))).unwrap();
     assert_eq!(client.packet().await.op, 25);
-    client.got_nothing().await;
+    // Were it let go now, it would be told so before the next push.
+    tokio::time::sleep(Duration::from_millis(300)).await;
     frames.send(down(room(1))).unwrap();
     frames.send(down(mark(2))).unwrap();
     let pushed = client.packet().await;
