@@ -32,10 +32,10 @@ fn check(text: &str) {
     operator::validate::validate(&cluster, &operand).unwrap_or_else(|error| panic!("{error}:\n{text}"));
 }
 
-/// The fenced blocks of a page that are an ImCluster.
+/// The documents in fenced blocks of a page that are an ImCluster.
 fn blocks(page: &str) -> Vec<&str> {
     let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.filter(|block| block.contains("kind: ImCluster")).collect()
+    blocks.flat_map(|block| block.split("---\n")).filter(|document| document.contains("kind: ImCluster")).collect()
 }
 
 #[test]
