@@ -179,4 +179,3 @@ impl fmt::Display for Strike {
         f.pad(&blows.join(", "))
     }
 }
-

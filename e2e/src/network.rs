@@ -10,7 +10,6 @@
 
 mod late;
 
-use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -20,7 +19,6 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -79,7 +77,7 @@ impl Network {
             format!("rule add iif {DEVICE} pref 10 lookup main"),
         ];
         ip(&middle, &lines).await?;
-        let holding = inside.threads().spawn(async { late::hold(AsyncFd::new(device)?, LATE).await });
+        let holding = inside.threads().spawn(async { late::hold(os::watched(device)?, LATE).await });
         Ok(Self { middle, inside, hosts: AtomicU8::new(FIRST), rules: AtomicU32::new(0), holding })
     }
 

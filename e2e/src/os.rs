@@ -12,6 +12,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
+
 /// `CLOCK_MONOTONIC`: the same in every process of this machine, so that one may stamp and another measure.
 pub fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
@@ -76,6 +78,15 @@ pub fn limit_files(pid: u32, files: u64) -> std::io::Result<u64> {
     }
 }
 
+/// A file that can be waited for, by tasks of the runtime that we are in.
+///
+/// # Errors
+/// When it is of a kind that cannot.
+pub fn watched(file: File) -> std::io::Result<AsyncFd<File>> {
+    // SAFETY: a file has the same descriptor until it is dropped, and then closes it.
+    Ok(unsafe { AsyncFd::register(file) }?)
+}
+
 /// Moves the calling thread into a network namespace, which the open file is.
 ///
 /// # Errors
@@ -107,6 +118,22 @@ pub fn new_network() -> std::io::Result<File> {
 pub fn start_in_network(command: &mut Command, namespace: Arc<File>) {
     // SAFETY: between fork and exec only setns is called, which neither allocates nor takes a lock.
     unsafe { command.pre_exec(move || enter_network(&namespace)) };
+}
+
+/// Lets a command, whenever it is started, have a `/dev/shm` that is its own and ends with it. It takes root.
+pub fn start_with_own_memory(command: &mut Command) {
+    let done = |status| if status == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    let mount = move || {
+        let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        // SAFETY: all strings are constants that end in a zero, and no data is passed.
+        unsafe {
+            done(libc::unshare(libc::CLONE_NEWNS))?;
+            done(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+            done(libc::mount(c"tmpfs".as_ptr(), c"/dev/shm".as_ptr(), c"tmpfs".as_ptr(), 0, none.cast()))
+        }
+    };
+    // SAFETY: between fork and exec only system calls are made, which neither allocate nor take a lock.
+    unsafe { command.pre_exec(mount) };
 }
 
 /// Makes a network device in the calling thread's namespace, whose packets are read from this file and written to it,

@@ -26,7 +26,8 @@ pub fn forgive(pushed: &mut [Pushed], suffered: &[Suffered]) -> usize {
 /// What is wrong, a sentence each: connections that ended, and gaps that were told, though nothing had befallen their own
 /// comet; too many that were told; more that were excused than were sent to clients that were out.
 pub fn faults(record: &Record, report: &Report, suffered: &[Suffered]) -> Vec<String> {
-    let gaps = record.lives.iter().enumerate().flat_map(|(client, life)| life.gaps().into_iter().map(move |g| (client, g)));
+    let gaps =
+        record.lives.iter().enumerate().flat_map(|(client, life)| life.gaps().into_iter().map(move |g| (client, g)));
     let closed = gaps.filter(|(_, gap)| !ends(suffered, gap.server, gap.from)).map(|(client, gap): (usize, Gap)| {
         let at = seconds(record, gap.from);
         format!("client {client} lost its connection to {} at {at:.1} s: {:?}", name(gap.server), gap.after)

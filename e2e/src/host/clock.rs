@@ -9,8 +9,10 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
+use crate::os;
+
 /// Where Debian has the library.
-const LIBRARY: &str = "-linux-gnu/faketime/libfaketime.so.1";
+const LIBRARY: &str = "-linux-gnu/faketime/libfaketimeMT.so.1";
 const INSTALL: &str = "apt-get install libfaketime";
 /// What the library reads how far the clock is off from.
 const FILE: &str = "clock";
@@ -50,7 +52,9 @@ impl Clock {
     /// Lets a command have this clock.
     pub(super) fn give(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", self.folder.path().join(FILE));
-        // It looks once a second; what it would share with children would stay behind when it is killed.
-        command.envs([("FAKETIME_CACHE_DURATION", "1"), ("FAKETIME_DISABLE_SHM", "1"), ("DONT_FAKE_MONOTONIC", "1")]);
+        // It looks once a second.
+        command.envs([("FAKETIME_CACHE_DURATION", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+        // It keeps something in shared memory, which would stay behind when the process is killed.
+        os::start_with_own_memory(command);
     }
 }
