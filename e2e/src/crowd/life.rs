@@ -120,3 +120,16 @@ impl Arrival {
         due + Duration::from_micros(self.micros.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_that_is_told_is_kept_and_other_words_are_none() {
+        let (mut life, now) = (Life::default(), Duration::from_secs(7));
+        let gap = br#"{"reason":"missed","dropped":3,"ranges":[{"partition":2,"from":5,"to":7}]}"#;
+        assert!(life.note_gap(gap, now) && !life.note_gap(b"{}", now));
+        assert_eq!(life.told, [Told { at: now, reason: "missed".to_owned(), dropped: 3 }]);
+    }
+}
