@@ -56,7 +56,7 @@ pub enum Deed {
     Cut(Others),
     /// Whatever these and it say to each other arrives late.
     Late(Others),
-    /// Its wall clock jumps by so many seconds; later it jumps back.
+    /// Its wall clock jumps by so many seconds; later it jumps back. Only a comet has one of its own.
     Jump(i64),
 }
 
