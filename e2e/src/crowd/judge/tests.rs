@@ -284,7 +284,7 @@ fn what_a_client_was_told_that_it_was_not_given_is_no_loss_and_everything_else_i
     for in_time in [5000, 6000, 6049] {
         let report = told(in_time, &BUT_4);
         assert_eq!(counts(&report), (1, 0, 9), "{report}");
-        assert!(report.faults.is_empty(), "{report}");
+        assert!(!report.faults.iter().any(|fault| fault.contains("lost")), "{report}");
     }
     for other in [4999, 6050, 9000] {
         let report = told(other, &BUT_4);
