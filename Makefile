@@ -36,7 +36,7 @@ soak: ## one e2e test for longer: LANE=neighbours MINUTES=60 SEED=7
 	@test -n "$(filter $(LANES),$(LANE))" || { echo "LANE is one of: $(LANES)"; exit 1; }
 	cargo build --release -p imcluster -p e2e --bins && IMCLUSTER_SOAK_MINUTES=$(MINUTES) IMCLUSTER_SOAK_SEED=$(SEED) cargo test --release -p imcluster -p e2e --test lanes -- --nocapture --test-threads=1 $(LANE)::
 
-chaos: ## everything is killed, frozen and clogged: MINUTES=60 SEED=7
+chaos: ## everything is killed, frozen, cut off and clogged, as root: MINUTES=60 SEED=7
 	$(MAKE) soak LANE=chaos
 
 fuzz: ## everything that reads what strangers send, under libFuzzer: MINUTES=10 for each target

@@ -1,34 +1,28 @@
 //! Chaos: a seeded series of blows against a [`World`] of real processes, while a crowd lives in it and is judged.
 //!
-//! A [`Blow`] befalls one process: killed and started again, frozen and let go on, or (a comet) given readers that do not
-//! read. [`Blows`] is the series, now and then two at once; the same seed is the same series. What it must not do to
-//! anybody is told by [`crate::crowd::judge()`].
+//! A [`Blow`] befalls one process: killed and started again, frozen and let go on, cut off from one or all of the others,
+//! heard late by them, given another time, or (a comet) readers that do not read. [`Blows`] is the series, now and then two at once;
+//! the same seed is the same series. What it must not do to anybody is told by [`crate::crowd::judge()`], and by
+//! [`verdict`], which knows what befell whom. The [`Journal`] keeps what happened.
 
 mod held;
+mod journal;
+mod places;
+mod series;
 mod slow;
+pub mod verdict;
 mod world;
 
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
 pub use held::Watch;
+pub use journal::Journal;
+pub use series::Blows;
+pub use slow::Slow;
 pub use world::World;
 
-/// Milliseconds between the end of one blow and the next: often too short for everything to have settled.
-const CALM: std::ops::Range<u64> = 0..6_000;
-/// How long what was killed stays dead.
-const DEAD: std::ops::Range<u64> = 0..10_000;
-/// How long what is frozen stays so: shorter than a comet is waited for, about as long as a job's session.
-const FROZEN: std::ops::Range<u64> = 500..8_000;
-
-/// The same for Redis: longer than Sentinel waits for it (1.5 s), so that it comes back to an heir.
-const FROZEN_REDIS: std::ops::Range<u64> = 3_000..12_000;
-/// One in so many is two at once.
-const TWO: u32 = 3;
 /// Within what a client notices that its server is dead.
 const NOTICED: Duration = Duration::from_secs(5);
 /// Within what a comet that was let go has told its clients so.
@@ -58,6 +52,21 @@ pub enum Deed {
     Freeze,
     /// Clients that are sent much and read nothing; later they leave.
     Clog,
+    /// Nothing that these say to it arrives, nor what it says to them; later their connections go on, if they still do.
+    Cut(Others),
+    /// Whatever these and it say to each other arrives late.
+    Late(Others),
+    /// Its wall clock jumps by so many seconds; later it jumps back. Only a comet has one of its own.
+    Jump(i64),
+}
+
+/// Whom a victim is apart from. Clients and backends reach it all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Every other process.
+    All,
+    /// This one.
+    One(Victim),
 }
 
 /// One of the series.
@@ -93,77 +102,74 @@ pub struct Suffered {
     pub forgets: Option<Range<Duration>>,
 }
 
-impl Suffered {
-    /// Whether it explains that a connection to this comet ended then: it was killed just now, or was frozen for so long
-    /// that it was let go.
-    pub fn ends(&self, comet: usize, at: Duration) -> bool {
-        let until = match self.blow.deed {
-            Deed::Kill => self.to + NOTICED,
-            Deed::Freeze => self.to + LET_GO,
-            Deed::Clog => return false,
-        };
-        self.blow.victim == Victim::Comet(comet) && (self.from..until).contains(&at)
-    }
-}
-
-/// An endless series, made of its seed alone.
-pub struct Blows(StdRng);
-
-impl Blows {
-    /// The series of this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(StdRng::seed_from_u64(seed))
-    }
-}
-
-impl Iterator for Blows {
-    type Item = Strike;
-
-    fn next(&mut self) -> Option<Strike> {
-        let after = Duration::from_millis(self.0.random_range(CALM));
-        let mut blows = vec![self.blow()];
-        while self.0.random_range(0..TWO) == 0 && blows.len() < 2 {
-            let second = self.blow();
-            if second.victim != blows[0].victim {
-                blows.push(second);
-            }
+impl Victim {
+    /// Whether there are connections between the two.
+    pub fn talks_to(self, other: Self) -> bool {
+        use Victim::{Broker, Comet, Job, Logic, Redis};
+        match (self, other) {
+            (Broker(one), Broker(other)) => one != other,
+            (Comet(_), Logic(_) | Job(_)) | (Logic(_) | Job(_), Comet(_)) => true,
+            (Logic(_), Job(_) | Broker(_) | Redis) | (Job(_) | Broker(_) | Redis, Logic(_)) => true,
+            (Job(_), Broker(_)) | (Broker(_), Job(_)) => true,
+            _ => false,
         }
-        Some(Strike { after, blows })
     }
 }
 
-impl Blows {
-    fn blow(&mut self) -> Blow {
-        let random = &mut self.0;
-        let victim = match random.random_range(0..12) {
-            0..4 => Victim::Comet(random.random_range(0..World::COMETS)),
-            4..7 => Victim::Job(random.random_range(0..World::JOBS)),
-            7..9 => Victim::Logic(random.random_range(0..World::LOGICS)),
-            9..11 => Victim::Broker(random.random_range(0..World::BROKERS)),
-            _ => Victim::Redis,
+impl Blow {
+    /// Whether it comes between this comet and a job.
+    pub fn holds_up(&self, comet: usize) -> bool {
+        let comet = Victim::Comet(comet);
+        match (self.deed, self.victim) {
+            (Deed::Cut(Others::All), Victim::Job(_)) => true,
+            (Deed::Cut(Others::One(other)), Victim::Job(_)) => other == comet,
+            (Deed::Cut(Others::All | Others::One(Victim::Job(_))), victim) => victim == comet,
+            _ => false,
+        }
+    }
+
+    /// The same of any comet.
+    pub fn holds_up_comets(&self) -> bool {
+        (0..World::COMETS).any(|comet| self.holds_up(comet))
+    }
+}
+
+impl Suffered {
+    /// Whether it explains that this comet could not bring something to its clients then, and told them: it was killed just
+    /// now, or was frozen or cut off for so long that it was let go.
+    pub fn ends(&self, comet: usize, at: Duration) -> bool {
+        let befell = self.blow.victim == Victim::Comet(comet);
+        let until = match self.blow.deed {
+            Deed::Kill if befell => self.to + NOTICED,
+            Deed::Freeze if befell => self.to + LET_GO,
+            Deed::Cut(_) if self.blow.holds_up(comet) => self.to + LET_GO,
+            _ => return false,
         };
-        let deed = match (victim, random.random_range(0..5)) {
-            (Victim::Comet(_), 4) => Deed::Clog,
-            (_, even) if even % 2 == 0 => Deed::Kill,
-            _ => Deed::Freeze,
-        };
-        let lasts = random.random_range(match (deed, victim) {
-            (Deed::Kill, _) => DEAD,
-            (_, Victim::Redis) => FROZEN_REDIS,
-            _ => FROZEN,
-        });
-        Blow { deed, victim, lasts: Duration::from_millis(lasts) }
+        (self.from..until).contains(&at)
     }
 }
 
 impl fmt::Display for Blow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let deed = match self.deed {
-            Deed::Kill => "killed",
-            Deed::Freeze => "frozen",
-            Deed::Clog => "clogged",
-        };
-        write!(f, "{:?} {deed} for {:.1?}", self.victim, self.lasts)
+        let Self { deed, victim, lasts } = self;
+        match deed {
+            Deed::Kill => write!(f, "{victim:?} killed")?,
+            Deed::Freeze => write!(f, "{victim:?} frozen")?,
+            Deed::Clog => write!(f, "{victim:?} clogged")?,
+            Deed::Cut(others) => write!(f, "{victim:?} cut off from {others}")?,
+            Deed::Late(others) => write!(f, "{victim:?} late to {others}")?,
+            Deed::Jump(ahead) => write!(f, "{victim:?} {ahead:+} s off")?,
+        }
+        write!(f, " for {lasts:.1?}")
+    }
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::One(other) => write!(f, "{other:?}"),
+        }
     }
 }
 
@@ -171,34 +177,5 @@ impl fmt::Display for Strike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let blows: Vec<String> = self.blows.iter().map(Blow::to_string).collect();
         f.pad(&blows.join(", "))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_seed_is_the_same_series_and_another_one_is_not() {
-        let series = |seed| Blows::new(seed).take(50).collect::<Vec<_>>();
-        assert_eq!(series(7), series(7));
-        assert_ne!(series(7), series(8));
-    }
-
-    #[test]
-    fn sooner_or_later_everything_is_struck_in_every_way_and_two_at_once() {
-        let series: Vec<Strike> = Blows::new(1).take(1000).collect();
-        let struck =
-            |deed, victim| series.iter().flat_map(|strike| &strike.blows).any(|b| (b.deed, b.victim) == (deed, victim));
-        for deed in [Deed::Kill, Deed::Freeze] {
-            assert!((0..World::COMETS).all(|number| struck(deed, Victim::Comet(number))), "{deed:?}");
-            assert!((0..World::LOGICS).all(|number| struck(deed, Victim::Logic(number))), "{deed:?}");
-            assert!((0..World::JOBS).all(|number| struck(deed, Victim::Job(number))), "{deed:?}");
-            assert!((0..World::BROKERS).all(|number| struck(deed, Victim::Broker(number))), "{deed:?}");
-            assert!(struck(deed, Victim::Redis), "{deed:?}");
-        }
-        assert!((0..World::COMETS).all(|number| struck(Deed::Clog, Victim::Comet(number))));
-        let two: Vec<_> = series.iter().filter(|strike| strike.blows.len() == 2).collect();
-        assert!(two.len() > 200 && two.iter().all(|strike| strike.blows[0].victim != strike.blows[1].victim));
     }
 }

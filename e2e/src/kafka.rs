@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::child::{self, Child};
 use crate::eventually;
+use crate::host::Host;
 use crate::ports::Port;
 pub use named::Named;
 pub use secure::{Login, Secure};
@@ -59,7 +60,7 @@ impl Kafka {
     /// # Errors
     /// When Java or Maven is missing (the text says what to install) or the broker does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::launch(1, false).await
+        Self::launch(&[Host::loopback()], false).await
     }
 
     /// So many brokers; topics are kept on up to three of them, and two must acknowledge.
@@ -67,7 +68,23 @@ impl Kafka {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn cluster(nodes: usize) -> anyhow::Result<Self> {
-        Self::launch(nodes, false).await
+        Self::launch(&vec![Host::loopback(); nodes], false).await
+    }
+
+    /// A broker at each of these hosts.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn at(hosts: &[Host]) -> anyhow::Result<Self> {
+        Self::launch(hosts, false).await
+    }
+
+    /// Gets what brokers are made of, unless it is there: for those who start them where there is no way out.
+    ///
+    /// # Errors
+    /// When Java or Maven is missing, or Maven Central is out of reach.
+    pub async fn download() -> anyhow::Result<()> {
+        jars::folder().await.map(drop)
     }
 
     /// One broker that beside its plain port has one for SASL over TLS and one for client certificates: [`secure`](Self::secure).
@@ -75,20 +92,21 @@ impl Kafka {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn with_sasl_tls() -> anyhow::Result<Self> {
-        Self::launch(1, true).await
+        Self::launch(&[Host::loopback()], true).await
     }
 
-    async fn launch(count: usize, with_tls: bool) -> anyhow::Result<Self> {
-        anyhow::ensure!(count > 0, "a cluster of no brokers");
+    async fn launch(hosts: &[Host], with_tls: bool) -> anyhow::Result<Self> {
+        anyhow::ensure!(!hosts.is_empty(), "a cluster of no brokers");
         let libs = jars::folder().await?;
         let scratch = tempfile::Builder::new().prefix("imcluster-kafka-").tempdir()?;
-        let ports = (0..count).map(|_| Ok((Port::free()?, Port::free()?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let ports = hosts.iter().map(|host| Ok((host.port()?, host.port()?))).collect::<anyhow::Result<Vec<_>>>()?;
         let secure = with_tls.then(|| Secure::new(scratch.path())).transpose()?;
         let voters: Vec<_> =
             ports.iter().zip(1..).map(|((_, controller), id)| format!("{id}@{}", controller.address())).collect();
         let voters = voters.join(",");
-        let started = ports.into_iter().zip(1..).map(|((plain, controller), id)| {
-            let spec = Spec { id, count, voters: &voters, libs: &libs, scratch: scratch.path() };
+        let count = hosts.len();
+        let started = ports.into_iter().zip(hosts).zip(1..).map(|(((plain, controller), host), id)| {
+            let spec = Spec { id, host, count, voters: &voters, libs: &libs, scratch: scratch.path() };
             spec.start(plain, controller, secure.as_ref())
         });
         let nodes = try_join_all(started).await?;
@@ -246,6 +264,7 @@ fn replicas(nodes: usize) -> usize {
 /// What one broker is made from.
 struct Spec<'a> {
     id: usize,
+    host: &'a Host,
     count: usize,
     voters: &'a str,
     libs: &'a Path,
@@ -262,11 +281,11 @@ impl Spec<'_> {
         format.args(["format", "-t", CLUSTER, "-c"]).arg(&properties);
         format.args(secure.map(Secure::scram_to_add).iter().flat_map(|user| ["--add-scram", user]));
         child::run(JAVA, format).await.context("format Kafka's folder")?;
-        let libs = self.libs.to_owned();
+        let (libs, host) = (self.libs.to_owned(), self.host.clone());
         let child = Child::start(&format!("kafka{}", self.id), JAVA, move || {
             let mut command = java(&libs, "kafka.Kafka");
             command.arg(&properties);
-            command
+            host.inside(command)
         })?;
         Ok(Node { child, plain, _controller: controller })
     }
@@ -281,7 +300,7 @@ impl Spec<'_> {
                 ("id", self.id.to_string()),
                 ("voters", self.voters.to_owned()),
                 ("listeners", listeners),
-                ("controller", controller.number().to_string()),
+                ("controller", controller.address().to_string()),
                 ("data", self.data().display().to_string()),
                 ("replicas", replicas.to_string()),
                 ("in_sync", replicas.div_ceil(2).to_string()),

@@ -2,15 +2,15 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
-//! is a line between two of them that breaks, [`names`] lead to one and then to another. No log may
-//! hold what is [`planted`].
-//! [`image`] packs all three for a cluster.
+//! is a line between two of them that breaks, [`names`] lead to one and then to another. [`image`] packs all three for a
+//! cluster. A [`host`] is where one of them lives; of a [`network`], hosts with lines of their own, which can be cut. No log
+//! may hold what is [`planted`].
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
 //!
 //! [`client`] is one client, [`load`] many of them; [`checker`] judges what they received by the [`stamp`] in each
-//! body. [`crowd`] is clients that live through deploys, and its judge; [`chaos`] is worse than deploys. [`bench`] is `imcluster bench`, [`smoke`] the
-//! one push of `imcluster smoke`.
+//! body. [`crowd`] is clients that live through deploys, and its judge; [`chaos`] is worse than deploys. [`bench`] is
+//! `imcluster bench`, [`smoke`] the one push of `imcluster smoke`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -25,10 +25,12 @@ pub mod client;
 pub mod cluster;
 pub mod crowd;
 mod eventually;
+pub mod host;
 pub mod image;
 pub mod kafka;
 pub mod load;
 pub mod names;
+pub mod network;
 pub mod os;
 pub mod planted;
 pub mod ports;

@@ -1,12 +1,18 @@
-//! The one door to the operating system that std has no words for: clocks, cores and limits.
+//! The one door to the operating system that std has no words for: clocks, cores, limits and networks.
 //!
 //! Everything `unsafe` of this crate is here: calls into libc that only touch memory we hand them.
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
 
 /// `CLOCK_MONOTONIC`: the same in every process of this machine, so that one may stamp and another measure.
 pub fn monotonic() -> Duration {
@@ -72,6 +78,15 @@ pub fn limit_files(pid: u32, files: u64) -> std::io::Result<u64> {
     }
 }
 
+/// A file that can be waited for, by tasks of the runtime that we are in.
+///
+/// # Errors
+/// When it is of a kind that cannot.
+pub fn watched(file: File) -> std::io::Result<AsyncFd<File>> {
+    // SAFETY: a file has the same descriptor until it is dropped, and then closes it.
+    Ok(unsafe { AsyncFd::register(file) }?)
+}
+
 /// Moves the calling thread into a network namespace, which the open file is.
 ///
 /// # Errors
@@ -80,6 +95,63 @@ pub fn enter_network(namespace: &File) -> std::io::Result<()> {
     // SAFETY: takes a descriptor that is open for as long as `namespace` is borrowed, and a constant.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
         0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Makes a network namespace with nothing in it, which lives as long as somebody has this file, or lives in it.
+///
+/// # Errors
+/// When we are not root.
+pub fn new_network() -> std::io::Result<File> {
+    let leave = || {
+        // SAFETY: takes a constant, and moves only the calling thread, which ends.
+        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+            0 => File::open("/proc/thread-self/ns/net"),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(leave).join()).expect("it only asks the system")
+}
+
+/// Lets a command, whenever it is started, live in a network namespace.
+pub fn start_in_network(command: &mut Command, namespace: Arc<File>) {
+    // SAFETY: between fork and exec only setns is called, which neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || enter_network(&namespace)) };
+}
+
+/// Lets a command, whenever it is started, have a `/dev/shm` that is its own and ends with it. It takes root.
+pub fn start_with_own_memory(command: &mut Command) {
+    let done = |status| if status == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    let mount = move || {
+        let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        // SAFETY: all strings are constants that end in a zero, and no data is passed.
+        unsafe {
+            done(libc::unshare(libc::CLONE_NEWNS))?;
+            done(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+            done(libc::mount(c"tmpfs".as_ptr(), c"/dev/shm".as_ptr(), c"tmpfs".as_ptr(), 0, none.cast()))
+        }
+    };
+    // SAFETY: between fork and exec only system calls are made, which neither allocate nor take a lock.
+    unsafe { command.pre_exec(mount) };
+}
+
+/// Makes a network device in the calling thread's namespace, whose packets are read from this file and written to it,
+/// one at a time and without waiting.
+///
+/// # Errors
+/// When we are not root, there is such a device, or the kernel knows none (CONFIG_TUN).
+pub fn tun(name: &str) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: ifreq is plain data, for which all zeroes is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: `request` is what this call expects, and outlives it.
+    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } {
+        0 => Ok(file),
         _ => Err(std::io::Error::last_os_error()),
     }
 }

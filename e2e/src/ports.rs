@@ -11,9 +11,11 @@ use anyhow::Context;
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port of 127.0.0.1 that is ours until this is dropped, whether something listens on it or not.
+/// A port of 127.0.0.1, or of a host of its own, that is ours until this is dropped, whether something listens on it or
+/// not.
 #[derive(Debug)]
 pub struct Port {
+    host: Ipv4Addr,
     number: u16,
     _lock: File,
 }
@@ -43,7 +45,12 @@ impl Port {
         let lock = OpenOptions::new().create(true).append(true).open(&path);
         let lock = lock.with_context(|| format!("open {}", path.display()))?;
         let free = lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
-        Ok(free.then_some(Self { number, _lock: lock }))
+        Ok(free.then_some(Self { host: Ipv4Addr::LOCALHOST, number, _lock: lock }))
+    }
+
+    /// The same one of another host, where nobody else listens.
+    pub(crate) fn of(self, host: Ipv4Addr) -> Self {
+        Self { host, ..self }
     }
 
     /// The number.
@@ -51,9 +58,9 @@ impl Port {
         self.number
     }
 
-    /// The port on 127.0.0.1.
+    /// The port on its host.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.number).into()
+        (self.host, self.number).into()
     }
 }
 

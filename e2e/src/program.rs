@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::child::Child;
 use crate::eventually;
+use crate::host::Host;
 use crate::ports::Port;
 pub use stack::{Comet, Options, Stack};
 
@@ -50,7 +51,15 @@ impl Program {
     /// # Errors
     /// When it is not built or cannot be started.
     pub fn spawn(subcommand: &str, arguments: &[String]) -> anyhow::Result<Self> {
-        let (binary, admin) = (binary()?, Port::free()?);
+        Self::spawn_at(&Host::loopback(), subcommand, arguments)
+    }
+
+    /// The same at a host.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_at(host: &Host, subcommand: &str, arguments: &[String]) -> anyhow::Result<Self> {
+        let (binary, admin, host) = (binary()?, host.port()?, host.clone());
         let mut line = vec![subcommand.to_owned()];
         line.extend(flags::admin(&admin));
         line.extend_from_slice(arguments);
@@ -58,7 +67,7 @@ impl Program {
             let mut command = Command::new(&binary);
             command.args(&line).env_clear();
             command.envs(ENVIRONMENT.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
-            command
+            host.inside(command)
         })?;
         Ok(Self { child, admin })
     }

@@ -14,11 +14,12 @@ use tempfile::TempDir;
 use crate::certs::{Authority, Issued};
 use crate::child::{self, Child};
 use crate::eventually;
+use crate::host::Host;
 use crate::kafka::fill;
 use crate::planted;
 use crate::ports::Port;
 pub use cluster::Cluster;
-pub use sentinel::Sentinel;
+pub use sentinel::{SENTINELS, Sentinel};
 
 const SERVER: &str = include_str!("../redis/server.conf");
 const SECURE: &str = include_str!("../redis/secure.conf");
@@ -57,7 +58,7 @@ impl Redis {
     /// # Errors
     /// When Redis is missing (the text says what to install) or does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::launch("redis", Port::free()?, |port, _| Ok((format!("port {}\n", port.number()), None))).await
+        Self::launch("redis", &Host::loopback(), |port, _| Ok((format!("port {}\n", port.number()), None))).await
     }
 
     /// One server that speaks only TLS and knows only one user: [`secure`](Self::secure).
@@ -65,7 +66,7 @@ impl Redis {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn with_tls_and_acl() -> anyhow::Result<Self> {
-        Self::launch("redis-secure", Port::free()?, |port, folder| {
+        Self::launch("redis-secure", &Host::loopback(), |port, folder| {
             let (secure, server) = Secure::new(folder)?;
             let values = [
                 ("port", port.number().to_string()),
@@ -83,21 +84,22 @@ impl Redis {
     /// `more` gives the lines that differ, and the secrets when there are any.
     async fn launch(
         name: &str,
-        port: Port,
+        host: &Host,
         more: impl FnOnce(&Port, &Path) -> anyhow::Result<(String, Option<Secure>)>,
     ) -> anyhow::Result<Self> {
         let scratch = tempfile::Builder::new().prefix("imcluster-redis-").tempdir()?;
-        let config = scratch.path().join("redis.conf");
+        let (config, port) = (scratch.path().join("redis.conf"), host.port()?);
         let (lines, secure) = more(&port, scratch.path())?;
-        let text = fill(SERVER, &[("dir", scratch.path().display().to_string())]) + &lines;
+        let values = [("host", host.address().to_string()), ("dir", scratch.path().display().to_string())];
+        let text = fill(SERVER, &values) + &lines;
         std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let child = server(name, config, &[])?;
+        let child = server(name, host, config, &[])?;
         let redis = Self { child, port, secure, _scratch: scratch };
         redis.ready().await?;
         Ok(redis)
     }
 
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, or that of its host.
     pub fn address(&self) -> String {
         self.port.address().to_string()
     }
@@ -121,7 +123,7 @@ impl Redis {
             login = vec!["--tls".to_owned(), "--cacert".to_owned(), ca, "--user".to_owned(), secure.user.clone()];
             login.extend(["--pass".to_owned(), secure.password.clone(), "--no-auth-warning".to_owned()]);
         }
-        ask(self.port.number(), &login, command).await
+        ask(&self.port, &login, command).await
     }
 
     /// Every `key_*` in it, and the server that it names.
@@ -206,18 +208,19 @@ impl Secure {
     }
 }
 
-/// Starts `redis-server` with this file and these arguments.
-fn server(name: &str, config: PathBuf, arguments: &'static [&str]) -> anyhow::Result<Child> {
+/// Starts `redis-server` at a host with this file and these arguments.
+fn server(name: &str, host: &Host, config: PathBuf, arguments: &'static [&str]) -> anyhow::Result<Child> {
+    let host = host.clone();
     Child::start(name, INSTALL, move || {
         let mut command = Command::new("redis-server");
         command.arg(&config).args(arguments);
-        command
+        host.inside(command)
     })
 }
 
 /// One command with `redis-cli`. It prints errors as answers unless told not to (`-e`).
-async fn ask(port: u16, login: &[String], command: &[&str]) -> anyhow::Result<String> {
-    let mut cli = Command::new("redis-cli");
-    cli.args(["-h", "127.0.0.1", "-e", "-p", &port.to_string()]).args(login).args(command);
+async fn ask(port: &Port, login: &[String], command: &[&str]) -> anyhow::Result<String> {
+    let (mut cli, address) = (Command::new("redis-cli"), port.address());
+    cli.args(["-h", &address.ip().to_string(), "-e", "-p", &address.port().to_string()]).args(login).args(command);
     Ok(child::run(INSTALL, cli).await?.trim_end().to_owned())
 }

@@ -14,6 +14,7 @@ mod elsewhere;
 mod floor;
 mod graceful;
 mod hostile;
+mod hosts;
 mod identity;
 mod image;
 mod imcluster;

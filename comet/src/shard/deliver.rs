@@ -1,5 +1,6 @@
 //! How a shard takes pushes into a round, less what it had before, and what it tells when some did not come.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,11 +27,8 @@ impl Shard {
     ) -> Option<Arc<OwnedSemaphorePermit>> {
         let Order { push, target, sender, budget, taken } = order;
         let (missing, budget) = match target {
-            Target::Keys { mut keys, op, late } => {
-                if late {
-                    self.leave_out_overtaken(&push, &mut keys, &sender, repeats);
-                }
-                (self.keys(&push, keys, op, &sender, repeats, round), Some(budget))
+            Target::Keys { keys, op, late } => {
+                (self.keys(&push, &keys, (op, late), &sender, repeats, round), Some(budget))
             }
             target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
@@ -69,22 +67,18 @@ impl Shard {
     }
 
     /// Job looked for these keys while a later record was on its way to where they are: order is worth more than what is
-    /// late. What job sends for such a key comes in order, so the last part tells for all.
-    fn leave_out_overtaken(&self, push: &Push, keys: &mut Vec<Key>, sender: &Sender, repeats: &Repeats) {
-        let Some(last) = push.parts().last() else {
-            return;
-        };
-        let all = keys.len();
-        keys.retain(|key| !repeats.has_later(sender, last.id, key));
-        let messages = push.messages() * (all - keys.len());
-        self.shared.metrics.dropped("overtaken", messages as u64);
+    /// late. Returns those that had none. With it comes what waited behind it, which may be later still.
+    fn not_overtaken<'a>(&self, id: PushId, keys: &'a [Key], sender: &Sender, repeats: &Repeats) -> Cow<'a, [Key]> {
+        let rest: Vec<Key> = keys.iter().filter(|key| !repeats.has_later(sender, id, key)).cloned().collect();
+        self.shared.metrics.dropped("overtaken", (keys.len() - rest.len()) as u64);
+        rest.into()
     }
 
     fn keys(
         &self,
         push: &Arc<Push>,
-        keys: Vec<Key>,
-        op: i32,
+        keys: &[Key],
+        (op, late): (i32, bool),
         sender: &Sender,
         repeats: &mut Repeats,
         round: &mut Round,
@@ -107,6 +101,7 @@ impl Shard {
                 }
                 None => false,
             };
+            let keys = if late { self.not_overtaken(part.id, keys, sender, repeats) } else { keys.into() };
             for key in repeats.deliver(sender, part.id, &keys, here) {
                 if named.insert(key) {
                     missing.push(key.clone());

@@ -1,16 +1,21 @@
-//! All of it, each more than once: three brokers, Redis with a replica and sentinels, two logics, two jobs, three comets.
+//! All of it, each more than once: three brokers, Redis with a replica and sentinels, two logics, two jobs, three comets,
+//! every one of them at a host of its own.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 
-use super::{Blow, Deed, Strike, Suffered, Victim, slow};
+use super::places::Places;
+use super::slow::{self, Slow};
+use super::{Blow, Deed, Others, Strike, Suffered, Victim};
 use crate::child::Child;
 use crate::client::Target;
 use crate::kafka::Kafka;
+use crate::network::{Harm, Network};
 use crate::os;
 use crate::ports::Port;
 use crate::program::{Comet, Program, flags};
@@ -30,8 +35,9 @@ pub struct World {
     logics: Vec<Logic>,
     kafka: Kafka,
     redis: Sentinel,
-    /// How many readers that did not read were cut off.
-    cut: AtomicUsize,
+    places: Places,
+    network: Arc<Network>,
+    slow: Mutex<Slow>,
 }
 
 #[derive(Debug)]
@@ -51,31 +57,38 @@ impl World {
     /// How many brokers.
     pub const BROKERS: usize = 3;
 
-    /// Starts it all and waits until everything is ready.
+    /// Starts it all in this network, on a thread in the middle of it, and waits until everything is ready.
     ///
     /// # Errors
     /// When a part does not come up; the text names it and its log.
-    pub async fn start() -> anyhow::Result<Self> {
-        let (kafka, redis) = tokio::try_join!(Kafka::cluster(Self::BROKERS), Sentinel::start())?;
+    pub async fn start(network: Arc<Network>) -> anyhow::Result<Self> {
+        let places = Places::make(&network).await?;
+        let [first, second] = places.redis.each_ref();
+        let redis = Sentinel::start_at([first, second], places.sentinels.each_ref());
+        let (kafka, redis) = tokio::try_join!(Kafka::at(&places.brokers), redis)?;
         kafka.create_topic(TOPIC, PARTITIONS).await?;
         let queue = flags::kafka(&kafka.brokers(), TOPIC);
         let mut logics = Vec::new();
-        for _ in 0..Self::LOGICS {
-            let (http, grpc) = (Port::free()?, Port::free()?);
+        for host in &places.logics {
+            let (http, grpc) = (host.port()?, host.port()?);
             let wiring = [flags::logic(&http, &grpc), flags::trust(), queue.clone(), flags::sentinel(&redis)].concat();
-            logics.push(Logic { program: Program::start("logic", &wiring).await?, http, grpc });
+            let program = Program::spawn_at(host, "logic", &wiring)?;
+            program.ready().await?;
+            logics.push(Logic { program, http, grpc });
         }
         let logic: Vec<String> = logics.iter().map(|logic| logic.grpc.address().to_string()).collect();
-        let names = (0..Self::COMETS).map(Self::name_of);
-        let comets =
-            names.map(|name| Comet::spawn(&name, &logic.join(","), &[])).collect::<anyhow::Result<Vec<_>>>()?;
-        let wiring = [flags::job(comets.iter().map(Comet::grpc_port), &logic.join(",")), queue].concat();
-        let jobs = (0..Self::JOBS).map(|_| Program::spawn("job", &wiring)).collect::<anyhow::Result<Vec<_>>>()?;
+        let logic = logic.join(",");
+        let numbered = places.comets.iter().enumerate();
+        let comets = numbered.map(|(number, host)| Comet::spawn_at(host, &Self::name_of(number), &logic, &[]));
+        let comets = comets.collect::<anyhow::Result<Vec<_>>>()?;
+        let wiring = [flags::job(comets.iter().map(Comet::grpc_port), &logic), queue].concat();
+        let jobs = places.jobs.iter().map(|host| Program::spawn_at(host, "job", &wiring));
+        let jobs = jobs.collect::<anyhow::Result<Vec<_>>>()?;
         // A comet is ready when a push came back through a job.
         for program in jobs.iter().chain(comets.iter().map(|comet| &comet.program)) {
             program.ready().await?;
         }
-        Ok(Self { jobs, comets, logics, kafka, redis, cut: AtomicUsize::new(0) })
+        Ok(Self { jobs, comets, logics, kafka, redis, places, network, slow: Mutex::default() })
     }
 
     /// Where clients connect: half of them over WebSocket, half over TCP, one after the other at another comet.
@@ -112,9 +125,9 @@ impl World {
         self.logics.iter().map(|logic| logic.http.address())
     }
 
-    /// How many readers that did not read were cut off so far.
-    pub fn cut(&self) -> usize {
-        self.cut.load(Ordering::Relaxed)
+    /// What became so far of readers that did not read.
+    pub fn slow(&self) -> Slow {
+        *self.slow.lock()
     }
 
     /// Our own processes, by name.
@@ -140,7 +153,8 @@ impl World {
         let from = os::monotonic();
         let taken_over = self.deal(blow).await?;
         let to = os::monotonic();
-        let forgets = (blow.victim == Victim::Redis).then(|| from..taken_over.unwrap_or(to) + FORGETFUL);
+        let replaced = matches!(blow.deed, Deed::Kill | Deed::Freeze | Deed::Cut(Others::All));
+        let forgets = (blow.victim == Victim::Redis && replaced).then(|| from..taken_over.unwrap_or(to) + FORGETFUL);
         Ok(Suffered { blow, from, to, forgets })
     }
 
@@ -150,10 +164,19 @@ impl World {
             (Victim::Comet(number), Deed::Clog) => {
                 let target = &self.targets()[number];
                 let logic = self.logics[number % Self::LOGICS].http.address();
-                let cut = slow::readers(number, target, logic, blow.lasts).await;
-                self.cut.fetch_add(cut, Ordering::Relaxed);
+                let now = slow::readers(number, target, logic, blow.lasts).await;
+                let mut all = self.slow.lock();
+                *all = Slow { cut: all.cut + now.cut, told: all.told + now.told };
             }
             (victim, Deed::Clog) => bail!("{victim:?} has no readers"),
+            (victim, Deed::Jump(ahead)) => {
+                let clock = self.places.clock(victim).with_context(|| format!("{victim:?} has no clock of its own"))?;
+                clock.set(ahead)?;
+                tokio::time::sleep(blow.lasts).await;
+                clock.set(0)?;
+            }
+            (_, Deed::Cut(others)) => self.harm(Harm::Cut, others, blow).await?,
+            (_, Deed::Late(others)) => self.harm(Harm::Late, others, blow).await?,
             (Victim::Comet(number), _) => strike(&self.comets[number].program, blow).await?,
             (Victim::Logic(number), _) => strike(&self.logics[number].program, blow).await?,
             (Victim::Job(number), _) => strike(&self.jobs[number], blow).await?,
@@ -174,6 +197,19 @@ impl World {
             (Victim::Redis, Deed::Kill) => return self.redis.fail_over(blow.lasts).await.map(Some),
         }
         Ok(None)
+    }
+
+    /// Harms the lines between the victim and these others; a Redis is over it when the sentinels are.
+    async fn harm(&self, harm: Harm, others: Others, blow: Blow) -> anyhow::Result<()> {
+        let primary = self.redis.primary().await?.parse::<SocketAddr>()?.ip();
+        let IpAddr::V4(primary) = primary else { bail!("{primary}: expected an IPv4 address") };
+        let place = |victim| self.places.of(victim, primary);
+        let those: Vec<Ipv4Addr> = match others {
+            Others::All => self.places.but(place(blow.victim)),
+            Others::One(other) => vec![place(other)],
+        };
+        self.network.harm(harm, &[place(blow.victim)], &those, blow.lasts).await?;
+        if blow.victim == Victim::Redis { self.redis.agree().await } else { Ok(()) }
     }
 
     /// Nobody has ended but those that were killed and are back.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
@@ -49,15 +50,7 @@ impl Namespace {
     /// # Errors
     /// As [`enter`](Self::enter).
     pub fn inside(self) -> anyhow::Result<Inside> {
-        let network = self.open()?;
-        let tried = std::thread::scope(|scope| scope.spawn(|| os::enter_network(&network)).join());
-        tried.expect("it only asks the system").with_context(|| format!("enter {}: it takes root", self.name()))?;
-        let threads = Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .on_thread_start(move || os::enter_network(&network).expect("it could be entered before"))
-            .build()?;
-        Ok(Inside { threads: Some(threads) })
+        Inside::of(self.open()?.into()).with_context(|| format!("enter {}", self.name()))
     }
 
     fn open(self) -> anyhow::Result<File> {
@@ -73,6 +66,21 @@ pub struct Inside {
 }
 
 impl Inside {
+    /// Threads that live in this one.
+    ///
+    /// # Errors
+    /// When we are not root.
+    pub(crate) fn of(network: Arc<File>) -> anyhow::Result<Self> {
+        let tried = std::thread::scope(|scope| scope.spawn(|| os::enter_network(&network)).join());
+        tried.expect("it only asks the system").context("enter a network namespace: it takes root")?;
+        let threads = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .on_thread_start(move || os::enter_network(&network).expect("it could be entered before"))
+            .build()?;
+        Ok(Self { threads: Some(threads) })
+    }
+
     /// Runs a task there and waits for what it returns.
     ///
     /// # Errors

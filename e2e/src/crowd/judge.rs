@@ -9,6 +9,9 @@
 //! nothing at all of that second came to anybody there, for `on_its_way`. A gap excuses nothing that was overtaken on the
 //! connection before it, as order is kept.
 //!
+//! A client with capabilities may also be *told* (op 23) that it was not given something. That explains what was sent before
+//! it was told, if nothing later of the same stream had come to it on that connection by then.
+//!
 //! A push that a server refused is not expected by anybody, though it may arrive; nor is one that was sent before the
 //! client was in for the first time, or after the clients were told to end. Who comes back to another server may meet
 //! there a push that he has seen already, or that was overtaken, however far that server is behind: that is counted but

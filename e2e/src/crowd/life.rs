@@ -14,6 +14,8 @@ pub struct Life {
     pub stays: Vec<Stay>,
     /// When it tried to get in and was not let in.
     pub refusals: Vec<Duration>,
+    /// When it was told that it was not given something (op 23).
+    pub told: Vec<Told>,
     /// What arrived, by stream, in the order of arrival. 8 bytes each: 9 000 in ten minutes are 72 KB.
     pub seen: BTreeMap<u32, Vec<Arrival>>,
 }
@@ -51,6 +53,17 @@ pub struct Arrival {
     pub micros: u32,
 }
 
+/// That a client that can be told was not given something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When it was told.
+    pub at: Duration,
+    /// Why, in the server's word.
+    pub reason: String,
+    /// How many messages, of this client's and, if nobody knows, of others'.
+    pub dropped: u64,
+}
+
 /// A time between two stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -81,6 +94,13 @@ impl Life {
         true
     }
 
+    /// Notes the body of an op 23; false when it is none.
+    pub fn note_gap(&mut self, body: &[u8], now: Duration) -> bool {
+        let gap = serde_json::from_slice::<proto::envelope::Gap>(body);
+        let told = gap.map(|gap| self.told.push(Told { at: now, reason: gap.reason, dropped: gap.dropped }));
+        told.is_ok()
+    }
+
     /// The number of the stay at that time, or of the one before it.
     pub fn stay_at(&self, time: Duration) -> usize {
         self.stays.partition_point(|stay| stay.entered <= time).saturating_sub(1)
@@ -100,5 +120,18 @@ impl Arrival {
     /// When it arrived, if its push was due then.
     pub fn time(&self, due: Duration) -> Duration {
         due + Duration::from_micros(self.micros.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_that_is_told_is_kept_and_other_words_are_none() {
+        let (mut life, now) = (Life::default(), Duration::from_secs(7));
+        let gap = br#"{"reason":"missed","dropped":3,"ranges":[{"partition":2,"from":5,"to":7}]}"#;
+        assert!(life.note_gap(gap, now) && !life.note_gap(b"{}", now));
+        assert_eq!(life.told, [Told { at: now, reason: "missed".to_owned(), dropped: 3 }]);
     }
 }

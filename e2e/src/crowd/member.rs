@@ -107,6 +107,13 @@ async fn stay(mut client: Client, shared: &Shared, life: &mut Life) -> End {
             received = client.next() => match received {
                 Ok(Received::Packet(packet)) if packet.op > op::MESSAGE => packet.body,
                 Ok(Received::Message { body, .. }) => body,
+                Ok(Received::Packet(packet)) if packet.op == op::GAP => {
+                    if !life.note_gap(&packet.body, os::monotonic()) {
+                        shared.say(format!("broken: op 23 says {}", String::from_utf8_lossy(&packet.body)));
+                        return End::Broken;
+                    }
+                    continue;
+                }
                 Ok(Received::Packet(packet)) => {
                     answered |= packet.op == op::HEARTBEAT_REPLY;
                     continue;

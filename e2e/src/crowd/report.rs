@@ -116,6 +116,7 @@ impl Phase {
             ("deliveries expected", pushes.expected.to_string()),
             ("delivered", pushes.delivered.to_string()),
             ("excused: sent in own gap", pushes.excused.to_string()),
+            ("told of: op 23", pushes.told.to_string()),
             ("lost", pushes.lost.to_string()),
             ("repeats", pushes.repeats.to_string()),
             ("inversions", pushes.inversions.to_string()),

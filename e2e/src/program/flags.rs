@@ -39,7 +39,7 @@ pub fn tokens(secret: &Path, push_tokens: &Path) -> Vec<String> {
 pub fn comet(name: &str, tcp: &Port, websocket: &Port, grpc: &Port, logic: &str) -> Vec<String> {
     pairs(&[
         ("--host", name.to_owned()),
-        ("--addrs", "127.0.0.1".to_owned()),
+        ("--addrs", tcp.address().ip().to_string()),
         ("--tcp-bind", tcp.address().to_string()),
         ("--websocket-bind", websocket.address().to_string()),
         ("--grpc-bind", grpc.address().to_string()),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Program, flags};
+use crate::host::Host;
 use crate::kafka::Kafka;
 use crate::ports::Port;
 use crate::redis::Redis;
@@ -151,9 +152,17 @@ impl Comet {
     /// # Errors
     /// When it is not built or cannot be started.
     pub fn spawn(name: &str, logic: &str, more: &[String]) -> anyhow::Result<Self> {
-        let (tcp, websocket, grpc) = (Port::free()?, Port::free()?, Port::free()?);
+        Self::spawn_at(&Host::loopback(), name, logic, more)
+    }
+
+    /// The same at a host.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_at(host: &Host, name: &str, logic: &str, more: &[String]) -> anyhow::Result<Self> {
+        let (tcp, websocket, grpc) = (host.port()?, host.port()?, host.port()?);
         let wiring = flags::comet(name, &tcp, &websocket, &grpc, logic);
-        let program = Program::spawn("comet", &[wiring, more.to_vec()].concat())?;
+        let program = Program::spawn_at(host, "comet", &[wiring, more.to_vec()].concat())?;
         Ok(Self { program, name: name.to_owned(), tcp, websocket, grpc })
     }
 

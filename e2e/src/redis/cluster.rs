@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::{INSTALL, Redis};
 use crate::child;
 use crate::eventually;
+use crate::host::Host;
 use crate::ports::Port;
 
 const READY: Duration = Duration::from_secs(60);
@@ -25,11 +26,11 @@ impl Cluster {
     /// # Errors
     /// When Redis is missing (the text says what to install) or the nodes do not find each other.
     pub async fn start() -> anyhow::Result<Self> {
-        let (mut nodes, mut buses) = (Vec::new(), Vec::new());
+        let (mut nodes, mut buses, here) = (Vec::new(), Vec::new(), Host::loopback());
         for number in 1..=3 {
             let bus = Port::free()?;
             let name = format!("redis-cluster{number}");
-            let node = Redis::launch(&name, Port::free()?, |port, _| {
+            let node = Redis::launch(&name, &here, |port, _| {
                 let (port, bus) = (port.number(), bus.number());
                 let lines = "cluster-enabled yes\ncluster-node-timeout 2000\ncluster-require-full-coverage no\n";
                 Ok((format!("port {port}\ncluster-port {bus}\n{lines}"), None))

@@ -8,12 +8,15 @@ use tempfile::TempDir;
 use super::{Redis, ask, server};
 use crate::child::Child;
 use crate::eventually;
+use crate::host::Host;
 use crate::kafka::fill;
 use crate::os;
 use crate::ports::Port;
 
 const TEMPLATE: &str = include_str!("../../redis/sentinel.conf");
 const NAME: &str = "goim";
+/// How many sentinels, of which two must agree.
+pub const SENTINELS: usize = 3;
 /// Sentinels ask a primary for its replicas only every 10 s.
 const READY: Duration = Duration::from_secs(60);
 
@@ -38,27 +41,38 @@ impl Sentinel {
     /// # Errors
     /// When Redis is missing (the text says what to install) or they do not find each other.
     pub async fn start() -> anyhow::Result<Self> {
-        let primary = Redis::start().await?;
-        let master = primary.port.number();
-        let replica = Redis::launch("redis-replica", Port::free()?, |port, _| {
-            Ok((format!("port {}\nreplicaof 127.0.0.1 {master}\n", port.number()), None))
+        let here = Host::loopback();
+        Self::start_at([&here, &here], [&here; SENTINELS]).await
+    }
+
+    /// The same with the primary, the replica and each sentinel at its host.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_at(servers: [&Host; 2], sentinels: [&Host; SENTINELS]) -> anyhow::Result<Self> {
+        let [first, second] = servers;
+        let primary = Redis::launch("redis", first, |port, _| Ok((format!("port {}\n", port.number()), None))).await?;
+        let master = format!("{} {}", first.address(), primary.port.number());
+        let replica = Redis::launch("redis-replica", second, |port, _| {
+            Ok((format!("port {}\nreplicaof {master}\n", port.number()), None))
         })
         .await?;
         let scratch = tempfile::Builder::new().prefix("imcluster-sentinel-").tempdir()?;
-        let mut sentinels = Vec::new();
-        for number in 1..=3 {
-            let port = Port::free()?;
+        let mut watching = Vec::new();
+        for (host, number) in sentinels.into_iter().zip(1..) {
+            let port = host.port()?;
             let config = scratch.path().join(format!("sentinel{number}.conf"));
             let values = [
                 ("name", NAME.to_owned()),
+                ("host", host.address().to_string()),
                 ("port", port.number().to_string()),
                 ("dir", scratch.path().display().to_string()),
-                ("primary", master.to_string()),
+                ("primary", master.clone()),
             ];
             std::fs::write(&config, fill(TEMPLATE, &values)).context("write a sentinel's file")?;
-            sentinels.push((server(&format!("sentinel{number}"), config, &["--sentinel"])?, port));
+            watching.push((server(&format!("sentinel{number}"), host, config, &["--sentinel"])?, port));
         }
-        let all = Self { primary, replica, sentinels, _scratch: scratch };
+        let all = Self { primary, replica, sentinels: watching, _scratch: scratch };
         eventually(READY, "the sentinels to know everybody", || all.know_each_other()).await?;
         Ok(all)
     }
@@ -67,7 +81,7 @@ impl Sentinel {
         let link = self.replica.replication().await?;
         anyhow::ensure!(link.contains("master_link_status:up"), "the replica is not in step");
         for (_, port) in &self.sentinels {
-            let info = ask(port.number(), &[], &["info", "sentinel"]).await?;
+            let info = ask(port, &[], &["info", "sentinel"]).await?;
             anyhow::ensure!(info.contains("slaves=1,sentinels=3"), "a sentinel says {info}");
         }
         Ok(())
@@ -136,7 +150,10 @@ impl Sentinel {
     }
 
     /// Waits until the sentinels' primary is one in its own eyes, and the other one follows it.
-    async fn agree(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn agree(&self) -> anyhow::Result<()> {
         eventually(READY, "one Redis to follow the other", || async {
             let (primary, replica) = self.both().await?;
             let (leads, follows) = (primary.replication().await?, replica.replication().await?);
@@ -164,7 +181,7 @@ impl Sentinel {
     /// When none answers.
     pub async fn primary(&self) -> anyhow::Result<String> {
         let alive = self.sentinels.iter().find(|(child, _)| child.exited().is_none()).context("no sentinel is left")?;
-        let answer = ask(alive.1.number(), &[], &["sentinel", "get-master-addr-by-name", NAME]).await?;
+        let answer = ask(&alive.1, &[], &["sentinel", "get-master-addr-by-name", NAME]).await?;
         let mut lines = answer.lines();
         let (host, port) = lines.next().zip(lines.next()).with_context(|| format!("a sentinel says {answer:?}"))?;
         Ok(format!("{host}:{port}"))

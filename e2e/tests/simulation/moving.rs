@@ -251,25 +251,25 @@ impl World {
             Frame::Batch { batch, floor } => (batch, *floor),
         };
         let (sender, key) = (Sender { group: "g".into(), floor: Some(floor) }, Key::from(KEY));
-        let stay = self.stays.last_mut().expect("it is somewhere");
-        let is_here = stay.comet == comet;
+        let is_here = self.stays.last().expect("it is somewhere").comet == comet;
         let is_late = batch.items[0].push.late.is_some();
         let ids = batch.items.iter().map(|item| PushId { epoch: 7, partition: 0, offset: item.push.id.offset });
         let ids: Vec<PushId> = ids.collect();
-        if is_late && repeats.has_later(&sender, *ids.last().expect("a batch is never empty"), &key) {
-            for PushId { offset, .. } in ids {
+        let mut is_missing = false;
+        for id in ids {
+            let PushId { offset, .. } = id;
+            if is_late && repeats.has_later(&sender, id, &key) {
                 let all = self.stays.iter().filter(|stay| stay.comet == comet).flat_map(|stay| &stay.got);
                 let first_later = all.copied().filter(|got| *got > offset).min();
-                if first_later.is_none_or(|later| later >= self.missed_at[&offset]) {
+                let missed_at = self.missed_at.get(&offset);
+                if first_later.zip(missed_at).is_none_or(|(later, missed_at)| later >= *missed_at) {
                     let text = format!("record {offset} was overtaken by {first_later:?}, which should have waited");
                     self.fault.get_or_insert(text);
                 }
                 self.overtaken.insert(offset);
+                continue;
             }
-            return false;
-        }
-        let mut is_missing = false;
-        for id in ids {
+            let stay = self.stays.last_mut().expect("it is somewhere");
             let missing = repeats.deliver(&sender, id, std::slice::from_ref(&key), |_| {
                 if is_here {
                     stay.got.push(id.offset);

@@ -20,13 +20,16 @@ pub struct Pushes {
     pub accepted: u64,
     /// Pushes that were not.
     pub refused: u64,
-    /// Accepted pushes × receivers: what was delivered, excused and lost together.
+    /// Accepted pushes × receivers: what was delivered, excused, told of and lost together.
     pub expected: u64,
     /// Those that arrived.
     pub delivered: u64,
     /// Those that did not, and met a gap of their receiver.
     pub excused: u64,
-    /// Those that did not, and met none.
+    /// Those that did not, and met none, but their receiver was told of them on the connection that they should have come
+    /// to.
+    pub told: u64,
+    /// Those that did not, and nothing explains it.
     pub lost: u64,
     /// Arrivals beyond the first on one connection.
     pub repeats: u64,
@@ -188,6 +191,7 @@ impl Judging<'_> {
             // Latency is that of the first arrival.
             arrived[at].get_or_insert((arrival.micros, stay)).1 = stay;
         }
+        let gaps_told = told(life, stream, pushes);
         let in_time = first.entered..=self.ended;
         for (at, (push, arrived)) in pushes.iter().zip(arrived).enumerate() {
             if !push.accepted || !in_time.contains(&push.sent) {
@@ -202,6 +206,9 @@ impl Judging<'_> {
                     count.latency.saturating_record(micros.into());
                 }
                 None if excused => count.pushes.excused += 1,
+                None if gaps_told.iter().any(|(told, before)| push.sent <= *told && Some(at) > *before) => {
+                    count.pushes.told += 1;
+                }
                 None => {
                     count.pushes.lost += 1;
                     if self.losses.len() < SHOWN {
@@ -223,6 +230,20 @@ impl Judging<'_> {
     }
 }
 
+/// When a client was told of gaps, and the last push of this stream that had come by then on the same connection.
+fn told(life: &Life, stream: u32, pushes: &[Pushed]) -> Vec<(Duration, Option<usize>)> {
+    let came = life.seen.get(&stream).into_iter().flatten();
+    let came: Vec<_> = match life.told.is_empty() {
+        true => Vec::new(),
+        false => came.filter_map(|one| find(pushes, one.number).map(|at| (at, one.time(pushes[at].due)))).collect(),
+    };
+    let before = |told: Duration| {
+        let entered = life.stays[life.stay_at(told)].entered;
+        came.iter().filter(|(_, time)| (entered..=told).contains(time)).map(|(at, _)| *at).max()
+    };
+    life.told.iter().map(|told| (told.at, before(told.at))).collect()
+}
+
 impl Count {
     fn new() -> Self {
         let latency = Latency::histogram();
@@ -236,6 +257,7 @@ impl Count {
         all.expected += one.expected;
         all.delivered += one.delivered;
         all.excused += one.excused;
+        all.told += one.told;
         all.lost += one.lost;
         all.repeats += one.repeats;
         all.inversions += one.inversions;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bench::push::Pushed;
-use crate::crowd::{Arrival, End, Life, Mark, Stay};
+use crate::crowd::{Arrival, End, Life, Mark, Stay, Told};
 
 const STREAM: u32 = 3;
 const LIMITS: Limits = Limits {
@@ -268,6 +268,31 @@ fn a_client_closed_three_times_in_a_phase_is_a_fault_and_twice_in_each_of_two_is
     let report = judge(&record, &LIMITS);
     assert!(report.faults.is_empty(), "{report}");
     assert_eq!(report.phases.iter().map(|phase| phase.moves.closes).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// A client that never saw number 4, sent at 5 s, and was told of a gap then.
+fn told(at_ms: u64, seen: &[u32]) -> Report {
+    let mut life = life(&[], seen);
+    life.told.push(Told { at: at(at_ms), reason: "missed".to_owned(), dropped: 9 });
+    judged(vec![life])
+}
+
+#[test]
+fn what_a_client_was_told_that_it_was_not_given_is_no_loss_and_everything_else_is() {
+    let counts = |report: &Report| (report.total.pushes.told, report.total.pushes.lost, report.total.pushes.delivered);
+    // Number 5 comes at 6.050 s.
+    for in_time in [5000, 6000, 6049] {
+        let report = told(in_time, &BUT_4);
+        assert_eq!(counts(&report), (1, 0, 9), "{report}");
+        assert!(!report.faults.iter().any(|fault| fault.contains("lost")), "{report}");
+    }
+    for other in [4999, 6050, 9000] {
+        let report = told(other, &BUT_4);
+        assert_eq!(counts(&report), (0, 1, 9), "told before it was sent, or after it was overtaken: {report}");
+    }
+    assert_eq!(counts(&told(5999, &BUT_4_AND_5)), (1, 1, 8), "number 5 was sent at 6 s");
+    assert_eq!(counts(&told(7049, &BUT_4_AND_5)), (2, 0, 8));
+    assert_eq!(counts(&told(7049, &ALL)), (0, 0, 10));
 }
 
 #[test]
