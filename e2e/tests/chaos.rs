@@ -177,6 +177,7 @@ async fn live_through(seed: u64) {
         closes_each: usize::MAX,
         gap: Duration::from_secs(60),
         on_its_way: Duration::from_secs(30),
+        ..Limits::of_rate(0)
     };
     let record = crowd.finish(pushed).await.unwrap();
     let report = judge(&record, &limits);
