@@ -179,7 +179,7 @@ async fn stay(here: Entered, who: &Who, given: &mut Given, shared: &Shared, life
                         (op::MOVE, Some(token)) if packet.seq == 0 && there.is_none() => {
                             opening.get_or_insert_with(|| Box::pin(elsewhere(server, who, token, shared)));
                         }
-                        (op::MOVE, Some(_)) => is_done = true,
+                        (op::MOVE, Some(_)) if packet.seq != 0 => is_done = true,
                         (op::GAP, _) => {
                             life.told.push(os::monotonic());
                             let reason = serde_json::from_slice::<Gap>(&packet.body).map(|gap| gap.reason);

@@ -182,7 +182,8 @@ impl View<'_> {
         let drained = pod.report.as_ref().is_some_and(|report| report.drained == Some(true));
         let is_drained = drained && now - began >= REPORT_AGE;
         let (is_late, away) = (now >= deadline, self.away(pod));
-        step.rollout = Some(rollout(pod, if is_drained { AWAY } else { "Draining" }, Some(deadline)));
+        let doing = if is_drained && away > 0 { AWAY } else { "Draining" };
+        step.rollout = Some(rollout(pod, doing, Some(deadline)));
         if is_late || (is_drained && away == 0) {
             step.notes.push(if is_drained {
                 let text = match away {
