@@ -244,8 +244,9 @@ impl Shard {
             }
             round.write(&self.shared.metrics).await;
             drop(budgets);
-            // Whoever asked may have left.
-            flushed.into_iter().for_each(|done: oneshot::Sender<()>| drop(done.send(())));
+            for done in flushed {
+                let _asker_left = done.send(());
+            }
             number += 1;
         }
     }

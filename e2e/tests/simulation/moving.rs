@@ -341,7 +341,7 @@ impl World {
         down.clear();
         up.clear();
         if let Some(queue) = queue {
-            queue.all_away();
+            queue.all_away(self.now);
             queue.unclaim();
             queue.claimed(&queue.unclaimed());
             queue.retry();

@@ -38,7 +38,9 @@ impl Queue {
     /// The comet says in which rooms somebody is.
     pub fn interested(&self, Interest { entered, left, complete }: Interest, now: Instant) {
         let mut inner = self.inner.lock();
-        left.iter().for_each(|room| drop(inner.rooms.names.remove(room.as_str())));
+        for room in &left {
+            inner.rooms.names.remove(room.as_str());
+        }
         let began = entered.into_iter().map(String::into_boxed_str);
         let began: HashSet<Box<str>> = began.filter(|room| inner.rooms.names.insert(room.clone())).collect();
         inner.rooms.are_all |= complete;
