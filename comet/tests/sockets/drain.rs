@@ -108,7 +108,7 @@ async fn capable_clients_are_told_to_connect_to_another() {
 /// What a job sends: a push to room `r`, or how far this comet was sent everything.
 async fn job(
     comet: &Comet,
-) -> (tokio::sync::mpsc::UnboundedSender<Down>, impl Fn(u64) -> Frame, impl Fn(u64) -> Frame) {
+) -> (tokio::sync::mpsc::UnboundedSender<Down>, impl Fn(u64) -> Frame + use<>, impl Fn(u64) -> Frame + use<>) {
     let (frames, sent) = tokio::sync::mpsc::unbounded_channel();
     let mut up = comet.delivery().deliver(UnboundedReceiverStream::new(sent)).await.unwrap().into_inner();
     tokio::spawn(async move { while let Ok(Some(_)) = up.message().await {} });

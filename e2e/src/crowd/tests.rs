@@ -138,9 +138,11 @@ async fn who_can_move_is_in_elsewhere_before_it_leaves_and_hands_out_once_what_c
         comets[1].push(1, STREAM, 0, pushed[0].due);
         arrived(&crowd, 10).await;
         comets[0].leave();
-        eventually(SOON, "all to be at the other", || async { crowd.whereabouts().values().all(|server| *server == 1) })
-            .await
-            .unwrap();
+        eventually(SOON, "all to be at the other", || async {
+            crowd.whereabouts().values().all(|server| *server == 1)
+        })
+        .await
+        .unwrap();
         assert_eq!((crowd.inside(), comets[0].auths(), comets[1].auths()), (10, 5, 10));
         pushed.push(push(&comets[1], 1));
         arrived(&crowd, 20).await;

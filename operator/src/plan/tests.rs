@@ -136,9 +136,8 @@ fn a_drained_comet_is_let_go_when_nine_in_ten_of_its_clients_are_on_the_others()
         while step(&world).as_deref() != Some("WaitingForClients") {
             world.turn();
         }
-        let goes = |world: &World| {
-            matches!(world.plan().action, Some(Action::LowerPartition { .. } | Action::ScaleIn { .. }))
-        };
+        let goes =
+            |world: &World| matches!(world.plan().action, Some(Action::LowerPartition { .. } | Action::ScaleIn { .. }));
         world.turn();
         assert!(!goes(&world), "eleven are missing");
         world.back = 90;
