@@ -101,7 +101,9 @@ async fn reloaded(stack: &Stack, times: u64) {
 async fn certificates_and_their_authority_are_replaced_under_load_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (folder.path().join("old"), folder.path().join("new"));
-    [&old, &new].map(|path| std::fs::create_dir(path).unwrap());
+    for path in [&old, &new] {
+        std::fs::create_dir(path).unwrap();
+    }
     let (old, new) = (Authority::new(&old).unwrap(), Authority::new(&new).unwrap());
     let mut mounted = Mounted::new();
     mounted.put(&[&old]);
