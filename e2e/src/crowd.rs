@@ -33,7 +33,7 @@ use crate::client::{Dial, Target};
 use crate::load::Member;
 use crate::{eventually, os};
 pub use judge::{Limits, Loss, Moves, Pushes, Spread, Twist, judge};
-pub use life::{Arrival, End, Gap, Life, Stay};
+pub use life::{Arrival, End, Gap, Life, Stay, Told};
 pub use pusher::{Pusher, half_to_keys, to_all_kinds};
 pub use report::{Phase, Report, Wire};
 

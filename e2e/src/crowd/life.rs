@@ -16,8 +16,8 @@ pub struct Life {
     pub stays: Vec<Stay>,
     /// When it tried to get in and was not let in.
     pub refusals: Vec<Duration>,
-    /// When a server told it that it was not given something (op 23).
-    pub told: Vec<Duration>,
+    /// When it was told that it was not given something (op 23).
+    pub told: Vec<Told>,
     /// How often it was given what it had, by the id of op 25, and dropped it.
     pub again: u64,
     /// What arrived, by stream, in the order of arrival. 8 bytes each: 9 000 in ten minutes are 72 KB.
@@ -57,6 +57,17 @@ pub struct Arrival {
     pub micros: u32,
 }
 
+/// That a client that can be told was not given something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When it was told.
+    pub at: Duration,
+    /// Why, in the server's word.
+    pub reason: String,
+    /// How many messages, of this client's and, if nobody knows, of others'.
+    pub dropped: u64,
+}
+
 /// A time between two stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -85,6 +96,13 @@ impl Life {
         let micros = u32::try_from(now.saturating_sub(stamp.due).as_nanos().div_ceil(1000)).unwrap_or(u32::MAX);
         self.seen.entry(stamp.stream).or_default().push(Arrival { number: stamp.number, micros });
         true
+    }
+
+    /// Notes the body of an op 23; false when it is none.
+    pub fn note_gap(&mut self, body: &[u8], now: Duration) -> bool {
+        let gap = serde_json::from_slice::<proto::envelope::Gap>(body);
+        let told = gap.map(|gap| self.told.push(Told { at: now, reason: gap.reason, dropped: gap.dropped }));
+        told.is_ok()
     }
 
     /// The number of the stay at that time, or of the one before it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use proto::envelope::{Gap, Through, Welcome};
+use proto::envelope::{Through, Welcome};
 use proto::{Packet, op};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -173,6 +173,14 @@ async fn stay(here: Entered, who: &Who, given: &mut Given, shared: &Shared, life
             received = client.next() => match received {
                 Ok(Received::Packet(packet)) if packet.op > op::MESSAGE => (None, packet.body),
                 Ok(Received::Message { id, body, .. }) => (Some(id), body),
+                Ok(Received::Packet(packet)) if packet.op == op::GAP => {
+                    if !life.note_gap(&packet.body, os::monotonic()) {
+                        shared.say(format!("broken: op 23 says {}", String::from_utf8_lossy(&packet.body)));
+                        return Err(End::Broken);
+                    }
+                    shared.say(format!("told of a gap: {}", life.told.last().map_or("", |told| told.reason.as_str())));
+                    continue;
+                }
                 Ok(Received::Packet(packet)) => {
                     match (packet.op, &who.moving) {
                         (op::HEARTBEAT_REPLY, _) => answered = true,
@@ -180,11 +188,6 @@ async fn stay(here: Entered, who: &Who, given: &mut Given, shared: &Shared, life
                             opening.get_or_insert_with(|| Box::pin(elsewhere(server, who, token, shared)));
                         }
                         (op::MOVE, Some(_)) if packet.seq != 0 => is_done = true,
-                        (op::GAP, _) => {
-                            life.told.push(os::monotonic());
-                            let reason = serde_json::from_slice::<Gap>(&packet.body).map(|gap| gap.reason);
-                            shared.say(format!("told of a gap: {}", reason.as_deref().unwrap_or("without a reason")));
-                        }
                         _ => {}
                     }
                     continue;

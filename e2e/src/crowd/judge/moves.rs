@@ -69,8 +69,8 @@ impl Moves {
             if mine > moves.worst.map_or(0, |(_, most)| most) {
                 moves.worst = Some((client, mine));
             }
-            let here = |times: &[Duration]| times.iter().filter(|at| during.contains(*at)).count();
-            (moves.refusals, moves.told) = (moves.refusals + here(&life.refusals), moves.told + here(&life.told));
+            moves.refusals += life.refusals.iter().filter(|at| during.contains(*at)).count();
+            moves.told += life.told.iter().filter(|told| during.contains(&told.at)).count();
         }
         gaps.sort_unstable();
         moves.out = gaps.iter().map(|(time, _)| *time).sum();

@@ -1,6 +1,7 @@
 //! Clients that can move.
 
 use super::*;
+use crate::crowd::{Told, Wire};
 
 /// A client that saw these 50 ms after they were sent, and went on elsewhere: it was let in there 100 ms before number 4 was
 /// sent, and that took over 100 ms after.
@@ -97,7 +98,7 @@ fn the_gap_of_who_moved_before_excuses_what_touches_it_and_what_it_saw_before_ma
 #[test]
 fn being_told_of_a_gap_is_a_fault_of_its_phase() {
     let mut told = life(&[], &ALL);
-    told.told = vec![at(2000), at(4000)];
+    told.told = [2000, 4000].map(|millis| Told { at: at(millis), reason: "slow".to_owned(), dropped: 1 }).to_vec();
     let mut record = record(vec![told]);
     record.marks = vec![Mark { at: at(3000), name: "scaled to 2".to_owned() }];
     let report = judge(&record, &LIMITS);
@@ -130,7 +131,7 @@ fn moves_count_beside_closes_and_reconnects_in_any_window() {
 #[test]
 fn what_came_again_and_was_dropped_is_told_and_is_no_fault() {
     let report = judged(vec![Life { again: 2, ..mover(&ALL) }, life(&[], &ALL)]);
-    assert_eq!(report.wire, crate::crowd::Wire { given: 12, again: 2 });
+    assert_eq!(report.wire, Wire { given: 12, again: 2 });
     assert!(report.faults.is_empty(), "{report}");
     assert!(report.to_string().contains("2 of 12 came again to clients that can move (16.667 %)"), "{report}");
 }
