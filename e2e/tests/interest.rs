@@ -47,7 +47,8 @@ async fn race(mut client: Client, http: std::net::SocketAddr, index: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_made_after_the_reply_to_a_join_arrives_ten_thousand_times_also_while_job_stands_still_now_and_then() {
-    let stack = Stack::start(Options { comets: 2, ..Options::default() }).await.unwrap();
+    let comet = vec!["--frames-per-second=1000".to_owned()];
+    let stack = Stack::start(Options { comets: 2, comet, ..Options::default() }).await.unwrap();
     let mut races = JoinSet::new();
     for index in 0..CLIENTS {
         let mut client = connect(&stack, index % 2).await;

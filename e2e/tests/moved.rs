@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(90);
 async fn client(stack: &Stack, comet: usize) -> Client {
     let target = format!("ws://{}/sub", stack.comet(comet).websocket()).parse().unwrap();
     let mut client = Client::connect(&target, &Dial::default()).await.unwrap();
-    client.auth(r#"{"key":"k"}"#).await.unwrap();
+    client.auth(r#"{"key":"k","accepts":[1000]}"#).await.unwrap();
     client
 }
 

@@ -17,7 +17,7 @@ use world::{Mutant, World};
 /// Schedules that delivery must stand.
 const SCHEDULES: u64 = if cfg!(debug_assertions) { 20_000 } else { 120_000 };
 /// Schedules in which a mutant must be caught.
-const UNTIL_CAUGHT: u64 = 50_000;
+const UNTIL_CAUGHT: u64 = 500_000;
 
 /// Runs schedules on two threads until one fails; returns its seed and what was wrong, and how many were run.
 fn run(schedules: u64, world: impl Fn(u64) -> Result<(), String> + Sync) -> (Option<(u64, String)>, u64) {

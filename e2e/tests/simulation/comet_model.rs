@@ -154,11 +154,9 @@ impl Comet {
         } else {
             self.obey(frame, stream.generation)
         };
-        if self.mutant == Mutant::RoomsLate {
-            stream.up.push_back(Answer::Taken(fenced));
-            return self.say_rooms(slot);
+        if self.mutant != Mutant::RoomsLate {
+            self.say_rooms(slot);
         }
-        self.say_rooms(slot);
         slot.iter_mut().for_each(|stream| stream.up.push_back(Answer::Taken(fenced)));
     }
 

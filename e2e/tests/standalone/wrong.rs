@@ -94,7 +94,7 @@ async fn bad_configuration_ends_with_64_and_one_line_naming_key_value_and_what_w
             "logic",
             "",
             &[
-                "missing: --auth trust (or IMCLUSTER_AUTH in the environment, imcluster.auth in the file); and one of",
+                "missing: --auth trust|jwt|webhook (or IMCLUSTER_AUTH in the environment, imcluster.auth in the file); and one of",
                 "--push-auth none (or IMCLUSTER_PUSH_AUTH in the environment, imcluster.pushAuth in the file), ",
                 "--push-tokens <FILE> (or",
             ],
