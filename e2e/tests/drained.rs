@@ -15,6 +15,8 @@ const COMETS: usize = 3;
 /// Members of a room.
 const MEMBERS: usize = 50;
 const SOON: Duration = Duration::from_secs(120);
+/// How long it may take until every client has been in.
+const PATIENCE: Duration = Duration::from_secs(300);
 const CALM: Duration = Duration::from_secs(2);
 /// What a comet is given to end in, in seconds: before its ports close, for its clients at most, for job.
 const DRAIN: [u64; 3] = [2, 60, 2];
@@ -50,7 +52,7 @@ async fn load(stack: &Stack, size: &Size) -> (Crowd, Pusher) {
     let rooms = u32::try_from(clients / MEMBERS).unwrap();
     let targets: Vec<Target> =
         stack.comets.iter().map(|comet| format!("ws://{}/sub", comet.websocket()).parse().unwrap()).collect();
-    let plan = Plan { movable: half, ..Plan::new(targets, clients, rooms) };
+    let plan = Plan { movable: half, patience: PATIENCE, ..Plan::new(targets, clients, rooms) };
     let streams = streams(u32::try_from(clients).unwrap(), rooms);
     let push = Schedule { run: plan.run, streams, rate: size.pushes, duration: Duration::MAX, body: 64, workers: 32 };
     let threads = tokio::runtime::Handle::current();
