@@ -181,6 +181,11 @@ impl Channel {
         self.closing.get()
     }
 
+    /// Whether what is pushed to its key is for this connection.
+    pub fn is_here(&self) -> bool {
+        self.closing.get().is_none() && self.moving.get() != Moving::Gone
+    }
+
     /// Hands a batch to the socket; what it refuses waits, up to the limits. Never blocks.
     pub fn push(&self, batch: &Batch) -> Pushed {
         if self.closing.get().is_some() {

@@ -32,6 +32,8 @@ pub enum Moving {
     Can,
     /// It was told to.
     Told,
+    /// It has: its key is not here any more.
+    Gone,
 }
 
 /// Closes these connections, those of them that are still here. For a drain who can move is told to first.
@@ -48,7 +50,7 @@ pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
                 channel.moving.set(Moving::Told);
                 told.push(entry);
             }
-            (Close::Drain, Moving::Told) => {}
+            (Close::Drain, Moving::Told | Moving::Gone) => {}
             _ => channel.close(reason),
         }
     }
@@ -73,12 +75,20 @@ async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
 pub async fn leave(shard: Rc<Shard>, channel: Rc<Channel>, request: Packet, through: Through) -> Packet {
     shard.shared.interest.vouched(&through).await;
     // Every push that came before that is in the inbox before this.
+    flushed(&shard).await;
+    // Job sends what comes from now on for its key to where it is; what a round has taken for it already is written first.
+    channel.moving.set(Moving::Gone);
+    flushed(&shard).await;
+    channel.close(Close::Moved);
+    Packet { body: Bytes::new(), ..request }
+}
+
+/// Waits until everything that is in the inbox of the shard by now was written.
+async fn flushed(shard: &Shard) {
     let (written, done) = oneshot::channel();
     shard.shared.shards[shard.index].send(Command::Flush(written));
     // A shard does not end before its connections.
     let _ending = done.await;
-    channel.close(Close::Moved);
-    Packet { body: Bytes::new(), ..request }
 }
 
 /// The offsets that reach as far as all of these.
@@ -97,7 +107,31 @@ fn packet(op: i32, body: &impl serde::Serialize) -> Packet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::{LocalSet, spawn_local};
+
     use super::*;
+    use crate::logic::memory::MemoryLogic;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn who_has_moved_is_closed_once_what_was_taken_for_its_key_is_written_and_nothing_more_is_taken() {
+        let alone = async {
+            let (shard, mut inbox) = testing::shard_and_inbox(Arc::new(MemoryLogic::default()));
+            let channel = testing::channel("k");
+            let request = Packet::new(op::MOVE, 5, "[]");
+            let leaving = spawn_local(leave(shard, channel.clone(), request, Through::new()));
+            for is_here in [true, false] {
+                let Some(Command::Flush(written)) = inbox.recv().await else { panic!("it waits for the shard") };
+                assert_eq!((channel.is_here(), channel.closing()), (is_here, None));
+                written.send(()).unwrap();
+            }
+            assert_eq!(leaving.await.unwrap(), Packet::new(op::MOVE, 5, ""));
+            assert_eq!(channel.closing(), Some(Close::Moved));
+        };
+        LocalSet::new().run_until(alone).await;
+    }
 
     #[test]
     fn a_client_has_moved_once_it_was_given_what_is_before_every_answer_it_had() {

@@ -1,11 +1,13 @@
-//! A crowd of plain goim clients that lives through deploys, and its judge.
+//! A crowd of clients that lives through deploys, plain goim ones and such that can move, and its judge.
 //!
 //! [`Crowd::connect`] brings in as many clients as its [`Plan`] says, each a task on threads of the caller's choice,
-//! which may be in a network namespace. Whoever is closed pauses, comes back with the same key and goes on; nothing
-//! that befalls a client ends the test. Each keeps its [`Life`]. A [`Pusher`] pushes to them meanwhile and keeps when;
-//! the caller says with [`Crowd::mark`] what he does to the servers. In the end all of it is one [`Record`], which
-//! [`judge()`] holds against [`Limits`]: the [`Report`] is a table per phase and the faults that were found.
+//! which may be in a network namespace. Whoever is closed pauses, comes back with the same key and goes on; who can move
+//! goes elsewhere first when it is asked to. Nothing that befalls a client ends the test. Each keeps its [`Life`]. A
+//! [`Pusher`] pushes to them meanwhile and keeps when; the caller says with [`Crowd::mark`] what he does to the servers.
+//! In the end all of it is one [`Record`], which [`judge()`] holds against [`Limits`]: the [`Report`] is a table per
+//! phase and the faults that were found.
 
+mod given;
 mod judge;
 mod life;
 mod member;
@@ -34,13 +36,14 @@ use crate::{eventually, os};
 pub use judge::{Limits, Loss, Moves, Pushes, Spread, Twist, judge};
 pub use life::{Arrival, End, Gap, Life, Stay, Told};
 pub use pusher::{Pusher, half_to_keys, to_all_kinds};
-pub use report::{Phase, Report};
+pub use report::{Phase, Report, Wire};
 pub use silence::silences;
 
 /// Who they are and what they do.
 #[derive(Clone)]
 pub struct Plan {
-    /// Where they connect: client n begins with the n-th, over and over, and takes the next one at each further try.
+    /// Where they connect: client n begins with the n-th, over and over; who comes from one goes to any other; each takes
+    /// the next one at each further try.
     pub targets: Vec<Target>,
     /// Which of them everybody tries before all that.
     pub first: Option<usize>,
@@ -63,10 +66,17 @@ pub struct Plan {
     pub run: u32,
     /// Who the client with this index is.
     pub member: Arc<dyn Fn(usize) -> Member + Send + Sync>,
+    /// Whether it can move (ops 18, 23 and 25); else it is a plain goim client.
+    pub movable: fn(usize) -> bool,
+}
+
+/// For [`Plan::movable`]: every other fifty, so that each target and each room has some who can move and some who cannot.
+pub fn half(index: usize) -> bool {
+    index / 50 % 2 == 1
 }
 
 impl Plan {
-    /// So many clients in so many rooms, as [`stream::members`] has them, that stay.
+    /// So many plain clients in so many rooms, as [`stream::members`] has them, that stay.
     pub fn new(targets: Vec<Target>, clients: usize, rooms: u32) -> Self {
         Self {
             targets,
@@ -80,6 +90,7 @@ impl Plan {
             stay: None,
             run: 1,
             member: stream::members(rooms),
+            movable: |_| false,
         }
     }
 }

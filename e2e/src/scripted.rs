@@ -1,5 +1,6 @@
 //! A comet that does what a test tells it, faults included: clients, farm and checker are tried against it.
-//! It speaks both framings on one port, knows no rooms, and gives every push to everybody.
+//! It speaks both framings on one port, knows no rooms, and gives every push to everybody. Who announces that it can move
+//! is given them with their ids, and the last one once more when it comes from elsewhere and before it leaves.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use proto::{Packet, frame, op, packet};
+use proto::envelope::{Message, Move, PushId, Through, Welcome};
+use proto::{Packet, frame, op, packet, token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -43,8 +45,17 @@ pub enum Fault {
 pub struct ScriptedComet {
     address: SocketAddr,
     pushes: broadcast::Sender<Stamp>,
-    closes: broadcast::Sender<()>,
+    orders: broadcast::Sender<Order>,
     seen: Arc<Seen>,
+}
+
+/// What is to become of those who are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Everybody is closed, over WebSocket with code 1012.
+    Close,
+    /// Who can move is told to, the others are closed.
+    Move,
 }
 
 /// What came from clients.
@@ -53,6 +64,8 @@ struct Seen {
     heartbeats: AtomicU64,
     /// Auth body → how often it came.
     auths: Mutex<HashMap<Vec<u8>, u64>>,
+    /// What was pushed last.
+    last: Mutex<Option<Stamp>>,
 }
 
 impl ScriptedComet {
@@ -60,15 +73,15 @@ impl ScriptedComet {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (pushes, _) = broadcast::channel(1 << 16);
-        let (closes, _) = broadcast::channel(16);
+        let (orders, _) = broadcast::channel(16);
         let seen = Arc::<Seen>::default();
-        let (sender, closing, noted) = (pushes.clone(), closes.clone(), seen.clone());
+        let (sender, ordered, noted) = (pushes.clone(), orders.clone(), seen.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, fault, sender.clone(), closing.subscribe(), noted.clone()));
+                tokio::spawn(serve(socket, fault, sender.clone(), ordered.subscribe(), noted.clone()));
             }
         });
-        Self { address, pushes, closes, seen }
+        Self { address, pushes, orders, seen }
     }
 
     pub fn target(&self, scheme: &str) -> Target {
@@ -80,12 +93,18 @@ impl ScriptedComet {
     }
 
     pub fn give(&self, stamp: Stamp) {
+        *self.seen.last.lock() = Some(stamp);
         self.pushes.send(stamp).unwrap();
     }
 
     /// Closes everybody who is in, over WebSocket with code 1012.
     pub fn close(&self) {
-        self.closes.send(()).unwrap();
+        self.orders.send(Order::Close).unwrap();
+    }
+
+    /// Tells who can move to do so, and closes the others.
+    pub fn leave(&self) {
+        self.orders.send(Order::Move).unwrap();
     }
 
     pub fn heartbeats(&self) -> u64 {
@@ -102,11 +121,11 @@ async fn serve(
     mut socket: TcpStream,
     fault: Fault,
     pushes: broadcast::Sender<Stamp>,
-    mut closes: broadcast::Receiver<()>,
+    mut orders: broadcast::Receiver<Order>,
     seen: Arc<Seen>,
 ) {
     let (mut unread, mut frames) = (Vec::new(), None);
-    let (mut pushes, mut live, mut held) = (pushes.subscribe(), false, None);
+    let (mut pushes, mut live, mut held, mut movable) = (pushes.subscribe(), false, None, false);
     loop {
         let stamp = tokio::select! {
             read = socket.read_buf(&mut unread) => match read {
@@ -114,12 +133,19 @@ async fn serve(
                 Ok(_) => None,
             },
             Ok(stamp) = pushes.recv(), if live => Some(stamp),
-            Ok(()) = closes.recv(), if live => {
-                if frames.is_some() {
-                    let _gone = socket.write_all(&[0x88, 2, 0x03, 0xf4]).await;
+            Ok(order) = orders.recv(), if live => match order {
+                Order::Move if movable => {
+                    let body = serde_json::to_vec(&Move { within_ms: 4000, nodes: vec![] }).unwrap();
+                    send(&mut socket, frames.is_some(), &Packet::new(op::MOVE, 0, body).to_bytes(), fault).await;
+                    None
                 }
-                return;
-            }
+                Order::Close | Order::Move => {
+                    if frames.is_some() {
+                        let _gone = socket.write_all(&[0x88, 2, 0x03, 0xf4]).await;
+                    }
+                    return;
+                }
+            },
         };
         if let Some(stamp) = stamp {
             let order = match (fault, stamp.number) {
@@ -133,7 +159,7 @@ async fn serve(
                 _ => vec![stamp],
             };
             for stamp in order {
-                send(&mut socket, frames.is_some(), &pushed(stamp, frames.is_some()), fault).await;
+                send(&mut socket, frames.is_some(), &pushed(stamp, frames.is_some(), movable), fault).await;
             }
         }
         if frames.is_none() && unread.starts_with(b"GET ") && unread.ends_with(b"\r\n\r\n") {
@@ -144,6 +170,7 @@ async fn serve(
             frames = Some(frame::Reader::server(65536));
         }
         while let Some(packet) = take(&mut unread, &mut frames) {
+            let (last, mut again) = (*seen.last.lock(), None);
             let reply = match packet.op {
                 op::AUTH => {
                     let times = {
@@ -167,17 +194,35 @@ async fn serve(
                         }
                         _ => {}
                     }
-                    live = true;
-                    Packet::new(op::AUTH_REPLY, packet.seq, "")
+                    (live, movable) = (true, token::announced(&packet.body).moves);
+                    again = last.filter(|_| token::is_moving(&packet.body));
+                    let (key, server) = (String::new(), String::new());
+                    let welcome = Welcome { key, server, heartbeat_ms: 60_000, through: Through::new() };
+                    let body = if movable { serde_json::to_vec(&welcome).unwrap() } else { vec![] };
+                    Packet::new(op::AUTH_REPLY, packet.seq, body)
                 }
                 _ if fault == Fault::Mute => continue,
+                op::MOVE => {
+                    again = last;
+                    Packet::new(op::MOVE, packet.seq, "")
+                }
                 op::HEARTBEAT => {
                     seen.heartbeats.fetch_add(1, Ordering::SeqCst);
                     Packet::new(op::HEARTBEAT_REPLY, packet.seq, &b"\0\0\0\x05"[..])
                 }
                 other => Packet::new(other + 1, packet.seq, packet.body),
             };
-            send(&mut socket, frames.is_some(), &reply.to_bytes(), fault).await;
+            let again = again.map(|stamp| pushed(stamp, frames.is_some(), movable));
+            let reply = reply.to_bytes();
+            if packet.op == op::MOVE {
+                for bytes in again.as_deref().into_iter().chain([&*reply]) {
+                    send(&mut socket, frames.is_some(), bytes, fault).await;
+                }
+                return;
+            }
+            for bytes in [&*reply].into_iter().chain(again.as_deref()) {
+                send(&mut socket, frames.is_some(), bytes, fault).await;
+            }
         }
     }
 }
@@ -197,11 +242,16 @@ fn take(unread: &mut Vec<u8>, frames: &mut Option<frame::Reader>) -> Option<Pack
     Some(packet)
 }
 
-/// A push as comet writes it: bare over TCP, inside op 9 over WebSocket.
-fn pushed(stamp: Stamp, websocket: bool) -> Vec<u8> {
+/// A push as comet writes it: bare over TCP, inside op 9 over WebSocket; in an envelope for who can move.
+fn pushed(stamp: Stamp, websocket: bool, movable: bool) -> Vec<u8> {
     let (mut body, mut inner) = (Vec::new(), Vec::new());
     stamp.encode(64, &mut body);
-    packet::encode(1, 1000, 0, &body, &mut inner);
+    if movable {
+        let id = PushId { epoch: 1, partition: stamp.stream, offset: stamp.number.into() };
+        Message { room: "", id, op: 1000, body: &body }.encode_packet(&mut inner);
+    } else {
+        packet::encode(1, 1000, 0, &body, &mut inner);
+    }
     if websocket { packet::raw(inner.into()).to_bytes().to_vec() } else { inner }
 }
 

@@ -1,4 +1,5 @@
-//! How long and with which numbers a test runs: short in `make test`, as long as one likes with `make soak`.
+//! How long, how large and with which numbers a test runs: short and small in `make test`, as long as one likes and large
+//! with `make soak`.
 
 use std::time::Duration;
 

@@ -181,6 +181,7 @@ async fn live_through(seed: u64, network: Arc<Network>, journal: Arc<Journal>) -
         closes_each: usize::MAX,
         gap: Duration::from_secs(60),
         on_its_way: Duration::from_secs(30),
+        ..Limits::of_rate(0)
     };
     let Theatre { world, crowd, watch, journal } = theatre;
     let record = crowd.finish(pushed).await?;

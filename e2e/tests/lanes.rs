@@ -10,6 +10,7 @@ mod consumer;
 mod delivery;
 mod died;
 mod docs;
+mod drained;
 mod elsewhere;
 mod floor;
 mod graceful;

@@ -17,7 +17,7 @@ use crate::build::push_token_secret;
 use crate::crd::{ImCluster, ImClusterStatus};
 use crate::lease::Leadership;
 use crate::observe::object::{MANAGER, hash};
-use crate::observe::pod::DRAIN_BEGAN;
+use crate::observe::pod::{DRAIN_BEGAN, DRAIN_CLIENTS};
 use crate::observe::{Key, Observed, Seen};
 use crate::plan::{Action, Apply, Delete, Plan};
 
@@ -243,8 +243,12 @@ impl Hands {
         let Some(action) = &plan.action else { return Ok(false) };
         self.leads()?;
         match action {
-            Action::DrainLease { pod, uid, n, began } => {
-                let annotations = json!({ DRAIN_ANNOTATION: n.to_string(), DRAIN_BEGAN: began.to_string() });
+            Action::DrainLease { pod, uid, n, began, clients } => {
+                let annotations = json!({
+                    DRAIN_ANNOTATION: n.to_string(),
+                    DRAIN_BEGAN: began.to_string(),
+                    DRAIN_CLIENTS: clients.to_string(),
+                });
                 self.annotate(observed, pod, uid, annotations).await
             }
             Action::LowerPartition { to, resource_version, .. } => {

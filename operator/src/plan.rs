@@ -13,6 +13,7 @@ use kube::api::DynamicObject;
 
 use crate::crd::ImClusterStatus;
 use crate::events::Note;
+use crate::observe::pod::Clients;
 use crate::observe::{Key, Observed};
 use crate::status;
 use crate::validate::{Cluster, validate};
@@ -96,6 +97,8 @@ pub enum Action {
         n: i64,
         /// When this drain began, in Unix seconds.
         began: i64,
+        /// Who was there then.
+        clients: Clients,
     },
     /// Let the StatefulSet replace the pods from this ordinal on.
     LowerPartition {

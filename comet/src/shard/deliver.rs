@@ -92,7 +92,7 @@ impl Shard {
                     push.filtered(|_| at.next() == Some(index)).expect("one part is kept")
                 }
             };
-            let here = |key: &Key| match self.bucket.get(key).filter(|channel| channel.closing().is_none()) {
+            let here = |key: &Key| match self.bucket.get(key).filter(|channel| channel.is_here()) {
                 Some(channel) => {
                     if channel.accepts(op) {
                         round.one(&channel, alone.clone());

@@ -18,6 +18,11 @@
 //! no fault. On one and the same connection a push that comes again is a *repeat*, and one that comes after a later one
 //! of its stream an *inversion*.
 //!
+//! A client that *moves* is in elsewhere before it leaves. That is no gap: it excuses nothing, and both connections are
+//! one to the judge. What such a client has seen is what it hands out: what was left on the old connection, then what
+//! came on the new one, less what it was given before. So is what it lost, saw twice or saw too late. To be closed all
+//! the same, or told of something that it was not given, is a fault of its own.
+//!
 //! Everything here is a pure function of the [`Record`].
 
 mod elsewhere;
@@ -29,17 +34,21 @@ use std::time::Duration;
 pub use moves::{Moves, Spread};
 pub use pushes::{Loss, Pushes, Twist};
 
-use super::{Phase, Record, Report};
+use super::{Phase, Record, Report, Wire};
 
 /// What is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The length of the windows that closes and reconnects are counted in.
     pub window: Duration,
-    /// Closes, and also reconnects, in any window.
+    /// Closes and moves, and also reconnects and moves, in any window.
     pub moves: usize,
     /// Closes of one client in one phase.
     pub closes_each: usize,
+    /// Closes of clients that can move, in one phase.
+    pub cut: usize,
+    /// How often clients may be told that they were not given something (op 23), in one phase.
+    pub told: usize,
     /// How long a client may be out after it was closed.
     pub gap: Duration,
     /// How long after its answer a push may come when nothing of its time shows how long that took.
@@ -50,14 +59,16 @@ pub struct Limits {
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 impl Limits {
-    /// For clients that are closed at so many a second: a tenth more in any 5 s, everybody at most twice in a phase, and
-    /// in again within 10 s.
+    /// For clients that are closed at so many a second: a tenth more in any 5 s, everybody at most twice in a phase, who
+    /// can move never, and in again within 10 s.
     pub fn of_rate(per_second: usize) -> Self {
         let window = Duration::from_secs(5);
         Self {
             window,
             moves: per_second * 5 * 11 / 10,
             closes_each: 2,
+            cut: 0,
+            told: 0,
             gap: Duration::from_secs(10),
             on_its_way: ON_ITS_WAY,
         }
@@ -83,10 +94,16 @@ pub fn judge(record: &Record, limits: &Limits) -> Report {
         moves: Moves::between(Duration::ZERO..Duration::MAX, record, limits.window),
         pushes: deliveries.total,
     };
+    let movable = record.lives.iter().filter(|life| life.movable);
+    let wire = movable.fold(Wire::default(), |wire, life| Wire {
+        given: wire.given + life.seen.values().map(|seen| seen.len() as u64).sum::<u64>() + life.again,
+        again: wire.again + life.again,
+    });
     let report = Report {
         clients: record.lives.len(),
         phases: phases.collect(),
         total,
+        wire,
         strays: deliveries.strays,
         losses: deliveries.losses,
         twists: deliveries.twists,

@@ -10,12 +10,16 @@ use crate::stamp::Stamp;
 pub struct Life {
     /// The streams it is addressed by.
     pub streams: Vec<u32>,
+    /// Whether it goes elsewhere before it leaves, when its server asks it to.
+    pub movable: bool,
     /// When it was in, in order.
     pub stays: Vec<Stay>,
     /// When it tried to get in and was not let in.
     pub refusals: Vec<Duration>,
     /// When it was told that it was not given something (op 23).
     pub told: Vec<Told>,
+    /// How often it was given what it had, by the id of op 25, and dropped it.
+    pub again: u64,
     /// What arrived, by stream, in the order of arrival. 8 bytes each: 9 000 in ten minutes are 72 KB.
     pub seen: BTreeMap<u32, Vec<Arrival>>,
 }
@@ -25,7 +29,7 @@ pub struct Life {
 pub struct Stay {
     /// Where: which of the plan's targets.
     pub server: usize,
-    /// When the auth reply was read.
+    /// When the auth reply was read; of a stay that a client moved to, when that took over.
     pub entered: Duration,
     /// How long that took, from the connect of the try that it came of.
     pub took: Duration,
@@ -42,6 +46,8 @@ pub enum End {
     Closed(Option<u16>),
     /// The connection failed, said what no server says, or gave no sign of life from one heartbeat to the next.
     Broken,
+    /// The client has gone on elsewhere, where it was let in at this time, and has had everything that was left here.
+    Moved(Duration),
 }
 
 /// One push that arrived.
@@ -106,13 +112,42 @@ impl Life {
         self.stays.partition_point(|stay| stay.entered <= time).saturating_sub(1)
     }
 
-    /// When it was out, from its first stay on, in order.
+    /// It goes on at this server, where it was let in at this time, and has no more to do with the one before.
+    pub fn move_to(&mut self, server: usize, let_in: Duration, took: Duration, now: Duration) {
+        if let Some(stay) = self.stays.last_mut() {
+            stay.ended = Some((now, End::Moved(let_in)));
+        }
+        self.stays.push(Stay { server, entered: now, took, ended: None });
+    }
+
+    /// The number of the visit that this stay is part of. Who moves has not been out: what it sees before and after is one.
+    pub fn visit(&self, stay: usize) -> usize {
+        self.stays[..stay].iter().filter(|stay| stay.moved().is_none()).count()
+    }
+
+    /// When it was let in where it moved to, in order.
+    pub fn moves(&self) -> impl Iterator<Item = Duration> {
+        self.stays.iter().filter_map(Stay::moved)
+    }
+
+    /// When it was out, from its first stay on, in order: gap n follows visit n.
     pub fn gaps(&self) -> Vec<Gap> {
         let gap = |(index, stay): (usize, &Stay)| {
-            let ((from, after), to) = (stay.ended?, self.stays.get(index + 1).map(|next| next.entered));
+            let ended = stay.ended.filter(|_| stay.moved().is_none());
+            let ((from, after), to) = (ended?, self.stays.get(index + 1).map(|next| next.entered));
             Some(Gap { server: stay.server, from, to, after })
         };
         self.stays.iter().enumerate().filter_map(gap).collect()
+    }
+}
+
+impl Stay {
+    /// When it was let in elsewhere, if it ended so.
+    fn moved(&self) -> Option<Duration> {
+        match self.ended {
+            Some((_, End::Moved(at))) => Some(at),
+            _ => None,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Report {
     pub phases: Vec<Phase>,
     /// The whole run.
     pub total: Phase,
+    /// What came to clients that can move.
+    pub wire: Wire,
     /// Arrivals at a client that nobody had sent to it.
     pub strays: u64,
     /// The first few losses.
@@ -33,6 +35,15 @@ pub struct Report {
     pub reasons: BTreeMap<String, u64>,
     /// What is beyond the limits, a sentence each. Empty when all is well.
     pub faults: Vec<String>,
+}
+
+/// What came over connections with ids, so that it could be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// All of it.
+    pub given: u64,
+    /// What the client had been given before, and dropped.
+    pub again: u64,
 }
 
 /// One phase, or all of it.
@@ -52,7 +63,8 @@ impl Report {
     /// What of it is beyond these limits.
     pub(super) fn against(&self, limits: &Limits) -> Vec<String> {
         let (mut faults, all) = (Vec::new(), &self.total);
-        for (what, most) in [("closes", all.moves.most_closes), ("reconnects", all.moves.most_reconnects)] {
+        let (closes, reconnects) = (all.moves.most_closes, all.moves.most_reconnects);
+        for (what, most) in [("closes and moves", closes), ("reconnects and moves", reconnects)] {
             if most > limits.moves {
                 faults.push(format!("{most} {what} within {:?}: at most {} are allowed", limits.window, limits.moves));
             }
@@ -71,6 +83,14 @@ impl Report {
                     "{}: client {client} was out for {max:.1?}: at most {allowed:?} are allowed",
                     phase.name
                 ));
+            }
+            for (count, most, what) in [
+                (phase.moves.cut, limits.cut, "closes of clients that can move"),
+                (phase.moves.told, limits.told, "times clients were told of a gap"),
+            ] {
+                if count > most {
+                    faults.push(format!("{}: {count} {what}: at most {most} are allowed", phase.name));
+                }
             }
             let Pushes { lost, repeats, inversions, .. } = phase.pushes;
             let on_one = "on one connection";
@@ -102,9 +122,12 @@ impl Phase {
             ("seconds", format!("{:.0}", self.took.as_secs_f64())),
             ("closes", moves.closes.to_string()),
             ("reconnects", moves.reconnects.to_string()),
-            ("closes in a window, most", moves.most_closes.to_string()),
-            ("reconnects in a window, most", moves.most_reconnects.to_string()),
+            ("moves", moves.moved.to_string()),
+            ("closes and moves in a window, most", moves.most_closes.to_string()),
+            ("reconnects and moves in a window, most", moves.most_reconnects.to_string()),
             ("closes of one client, most", worst.to_string()),
+            ("closes of clients that can move", moves.cut.to_string()),
+            ("told of a gap", moves.told.to_string()),
             ("not let in", moves.refusals.to_string()),
             ("left by themselves", moves.left.to_string()),
             ("out together, s", seconds(moves.out)),
@@ -147,6 +170,10 @@ impl fmt::Display for Report {
         }
         write!(f, "\n\nlatency counts from when a push was due; ")?;
         writeln!(f, "the slowest was on its way for {:.0?}; {} strays", self.on_its_way, self.strays)?;
+        if self.wire.given > 0 {
+            let (Wire { given, again }, share) = (self.wire, self.wire.again as f64 / self.wire.given as f64);
+            writeln!(f, "{again} of {given} came again to clients that can move ({:.3} %)", share * 100.0)?;
+        }
         self.reasons.iter().try_for_each(|(reason, count)| writeln!(f, "{count:>8} × {reason}"))?;
         self.losses.iter().try_for_each(|loss| self.show(loss, f))?;
         self.twists.iter().try_for_each(|twist| self.show_twist(twist, f))?;

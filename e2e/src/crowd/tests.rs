@@ -142,6 +142,61 @@ async fn a_server_that_falls_silent_is_left() {
     assert!(record.lives.iter().any(|life| life.gaps().first().is_some_and(|gap| gap.after == End::Broken)));
 }
 
+#[tokio::test]
+async fn who_can_move_is_in_elsewhere_before_it_leaves_and_hands_out_once_what_comes_again() {
+    for scheme in ["tcp", "ws"] {
+        let comets = [ScriptedComet::start(Fault::None).await, ScriptedComet::start(Fault::None).await];
+        let targets = comets.iter().map(|comet| comet.target(scheme)).collect();
+        let plan = Plan { targets, movable: |_| true, ..plan(&comets[0], scheme) };
+        let crowd = Crowd::connect(plan, &Handle::current()).await.unwrap();
+        let mut pushed = vec![push(&comets[0], 0)];
+        comets[1].push(1, STREAM, 0, pushed[0].due);
+        arrived(&crowd, 10).await;
+        comets[0].leave();
+        eventually(SOON, "all to be at the other", || async {
+            crowd.whereabouts().values().all(|server| *server == 1)
+        })
+        .await
+        .unwrap();
+        assert_eq!((crowd.inside(), comets[0].auths(), comets[1].auths()), (10, 5, 10));
+        pushed.push(push(&comets[1], 1));
+        arrived(&crowd, 20).await;
+        let record = crowd.finish(pushed).await.unwrap();
+        assert!(record.lives.iter().all(|life| life.movable && life.gaps().is_empty()), "{record:#?}");
+        let report = judge(&record, &Limits::of_rate(100));
+        assert!(report.faults.is_empty(), "{report}");
+        let (moves, pushes) = (&report.total.moves, &report.total.pushes);
+        assert_eq!((moves.moved, moves.closes, moves.reconnects), (5, 0, 0), "{report}");
+        assert_eq!((pushes.expected, pushes.delivered), (20, 20), "{report}");
+        // Both comets give who moves the first push once more.
+        assert_eq!(report.wire, Wire { given: 30, again: 10 });
+    }
+}
+
+#[tokio::test]
+async fn who_can_move_and_is_closed_all_the_same_is_a_fault_and_comes_back() {
+    let comet = ScriptedComet::start(Fault::None).await;
+    let plan = Plan { movable: |index| index < 4, ..plan(&comet, "ws") };
+    let crowd = Crowd::connect(plan, &Handle::current()).await.unwrap();
+    comet.close();
+    eventually(SOON, "all to be in again", || async { crowd.inside() == 10 && comet.auths() == 20 }).await.unwrap();
+    let report = judge(&crowd.finish(Vec::new()).await.unwrap(), &Limits::of_rate(100));
+    assert_eq!((report.total.moves.closes, report.total.moves.cut, report.total.moves.moved), (10, 4, 0), "{report}");
+    assert!(report.faults[0].contains("4 closes of clients that can move"), "{report}");
+    assert_eq!(report.reasons.get("closed who can move with 1012"), Some(&4), "{report}");
+}
+
+#[test]
+fn every_target_and_every_room_has_both_kinds_of_clients() {
+    for of in [2, 3, 18, 28, 360] {
+        let (movable, plain): (Vec<usize>, Vec<usize>) = (0..of * 50).partition(|index| half(*index));
+        for kind in [movable, plain] {
+            assert_eq!(kind.into_iter().map(|index| index % of).collect::<BTreeSet<_>>().len(), of);
+        }
+    }
+    assert_eq!((0..900).filter(|index| half(*index)).count(), 450);
+}
+
 #[test]
 fn half_of_the_pushes_go_to_keys_or_members_and_one_in_twenty_to_everybody() {
     let count = |streams: &[u32], kind: fn(Address) -> bool| streams.iter().filter(|s| kind(Address::of(**s))).count();

@@ -1,5 +1,9 @@
-//! A thousand goim clients under pushes, on a Kafka and a Redis that are not ours, while comets are added and taken
-//! away, every image is changed, and a node is drained with nobody to operate.
+//! A thousand goim clients, and some that can move, under pushes, on a Kafka and a Redis that are not ours, while comets
+//! are added and taken away, every image is changed, and a node is drained with nobody to operate. Who can move misses
+//! nothing, the others what was sent while they were out themselves.
+//!
+//! `make soak LANE=imcluster` is larger: three thousand clients, half of which can move, 500 pushes a second, and before
+//! a comet is taken away the image of all three is changed three times in a row.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +11,43 @@ use anyhow::{Context, ensure};
 use e2e::bench::push::{Entry, Schedule};
 use e2e::bench::stream;
 use e2e::cluster::{NODE, Namespace};
-use e2e::crowd::{Crowd, Limits, Plan, Pusher, half_to_keys, judge};
-use e2e::eventually;
+use e2e::crowd::{self, Crowd, Limits, Plan, Pusher, half_to_keys, judge};
+use e2e::{eventually, soak};
 use serde_json::{Value, json};
 
 use super::external::External;
 use super::rig::{READY, Rig, SYSTEM};
 
-/// Clients that come at first, then those that come to three comets, then those that come after the new image: else the
-/// comet that is taken away, and the one on the node that is drained, would have none.
-const CLIENTS: [u32; 3] = [1000, 200, 200];
-/// The phases in which comets go that have clients.
-const TAKEN_AWAY: [&str; 3] = ["3 to 2 comets", "another image", "node 2 drained"];
-/// Of 50 clients each, when all are there.
-const ROOMS: u32 = 28;
-/// Pushes a second.
-const RATE: f64 = 200.0;
+/// How large it is.
+struct Size {
+    /// Clients that come at first.
+    clients: u32,
+    /// Which of them can move.
+    movable: fn(usize) -> bool,
+    /// How often the image of three comets is changed.
+    rolls: usize,
+    /// Pushes a second.
+    rate: f64,
+    /// How often a goim client may be closed while every comet is replaced: each time it may meet one whose turn is next.
+    closes_each: usize,
+}
+
+const SHORT: Size = Size { clients: 1200, movable: one_in_six, rolls: 0, rate: 200.0, closes_each: 2 };
+const FULL: Size = Size { clients: 3000, movable: crowd::half, rolls: 3, rate: 500.0, closes_each: 3 };
+
+/// Clients that come to three comets, and again as many after the new image, half of which can move: else the comet that is
+/// taken away, and the one on the node that is drained, would have none.
+const LATER: u32 = 200;
+/// Clients of a room, when all are there.
+const MEMBERS: u32 = 50;
+/// The phase in which nobody leaves.
+const ADDED: &str = "2 to 3 comets";
 /// How many clients a comet may close in a second.
 const CLOSES: usize = 100;
 const NODE2: &str = "198.18.0.2";
 const HOST: &str = "prod.example.com";
+/// How long it may take until every comet is another.
+const ROLLED: Duration = Duration::from_secs(600);
 /// How long a node may take to empty.
 const EMPTY: Duration = Duration::from_secs(180);
 /// Before and after each change the pushes go on for so long.
@@ -64,26 +85,41 @@ impl Rig {
     }
 }
 
-/// Clients `from..to` of the same crowd. They know both nodes, as a load balancer would: a node sends them to its own
-/// comets only.
-fn plan(port: u16, from: u32, to: u32) -> Plan {
-    let targets = [NODE, NODE2].map(|node| format!("ws://{node}:{port}/sub").parse().expect("a target"));
-    let mut plan = Plan::new(targets.to_vec(), (to - from) as usize, ROOMS);
-    let everybody = stream::members(ROOMS);
-    plan.member = std::sync::Arc::new(move |index| everybody(index + from as usize));
-    plan
+/// As [`crowd::half`], but fewer.
+fn one_in_six(index: usize) -> bool {
+    index / 50 % 6 == 5
+}
+
+impl Size {
+    /// Of everybody who comes.
+    fn rooms(&self) -> u32 {
+        (self.clients + 2 * LATER) / MEMBERS
+    }
+
+    /// So many clients of the same crowd, from this one on. They know both nodes, as a load balancer would: a node sends
+    /// them to its own comets only.
+    fn plan(&self, port: u16, from: u32, clients: u32) -> Plan {
+        let targets = [NODE, NODE2].map(|node| format!("ws://{node}:{port}/sub").parse().expect("a target"));
+        let mut plan = Plan::new(targets.to_vec(), clients as usize, self.rooms());
+        let everybody = stream::members(self.rooms());
+        plan.member = std::sync::Arc::new(move |index| everybody(index + from as usize));
+        plan.movable = if from == 0 { self.movable } else { crowd::half };
+        plan
+    }
 }
 
 fn prod(external: &External) -> Value {
     let mut prod = external.imcluster("prod", 2, None);
     prod["spec"]["comet"]["exposure"] = json!({"type": "NodePort"});
     prod["spec"]["comet"]["drain"]["maxRatePerSecond"] = json!(CLOSES);
+    // Everybody may be on one comet.
+    prod["spec"]["comet"]["drain"]["maxSeconds"] = json!(60);
     // Who was sent to the node without a comet waits 3 s before the other: in again before the next comet is drained.
     prod["spec"]["comet"]["rollout"]["pauseSeconds"] = json!(8);
     prod
 }
 
-/// Nobody loses more than was sent in the own gap.
+/// Who can move loses nothing, the others no more than was sent in the own gap.
 pub async fn story(rig: &Rig, external: &External) {
     rig.another_version("0.1.1").await.unwrap();
     let began = Instant::now();
@@ -97,36 +133,43 @@ pub async fn story(rig: &Rig, external: &External) {
     let node_port = format!("ws://{NODE}:{port}/sub");
     rig.push_through_the_ingress(&node_port, HOST, &token).await.unwrap();
 
+    let size = soak::size(SHORT, FULL);
     let inside = Namespace::Cluster.inside().unwrap();
     let threads = inside.threads();
-    let [first, second, third] = CLIENTS;
-    let (second, all) = (first + second, first + second + third);
-    let crowd = Crowd::connect(plan(port, 0, first), threads).await.unwrap();
+    let crowd = Crowd::connect(size.plan(port, 0, size.clients), threads).await.unwrap();
     step("clients are in");
-    let streams = half_to_keys(all, ROOMS);
-    let schedule = Schedule { run: 1, streams, rate: RATE, duration: Duration::MAX, body: 64, workers: 100 };
+    let streams = half_to_keys(size.clients + 2 * LATER, size.rooms());
+    let schedule = Schedule { run: 1, streams, rate: size.rate, duration: Duration::MAX, body: 64, workers: 100 };
     let address = format!("{NODE}:80").parse().unwrap();
     let entry = Entry::Ingress { address, host: HOST.to_owned(), token };
     let pusher = Pusher::start(schedule, entry, threads);
 
-    crowd.mark("2 to 3 comets");
+    crowd.mark(ADDED);
     tokio::time::sleep(CALM).await;
     rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=3"]).await.unwrap();
     rig.settled("prod").await.unwrap();
-    let to_three = Crowd::connect(plan(port, first, second), threads).await.unwrap();
+    let to_three = Crowd::connect(size.plan(port, size.clients, LATER), threads).await.unwrap();
     step("three comets, and clients that came to them");
-    crowd.mark(TAKEN_AWAY[0]);
+    let mut images = ["0.1.1", "0.1.0"].into_iter().cycle();
+    for number in 1..=size.rolls {
+        crowd.mark(&format!("another image, {number}"));
+        rig.patch("prod", json!({"spec": {"version": images.next()}})).await.unwrap();
+        rig.settled_within(ROLLED, "prod").await.unwrap();
+        step("another image everywhere, on three comets");
+        tokio::time::sleep(CALM).await;
+    }
+    crowd.mark("3 to 2 comets");
     rig.cluster.kubectl(&["scale", "imcluster/prod", "--replicas=2"]).await.unwrap();
     rig.settled("prod").await.unwrap();
     step("two comets");
     tokio::time::sleep(CALM).await;
-    crowd.mark(TAKEN_AWAY[1]);
-    rig.patch("prod", json!({"spec": {"version": "0.1.1"}})).await.unwrap();
-    rig.settled("prod").await.unwrap();
-    let to_new = Crowd::connect(plan(port, second, all), threads).await.unwrap();
+    crowd.mark("another image");
+    rig.patch("prod", json!({"spec": {"version": images.next()}})).await.unwrap();
+    rig.settled_within(ROLLED, "prod").await.unwrap();
+    let to_new = Crowd::connect(size.plan(port, size.clients + LATER, LATER), threads).await.unwrap();
     step("another image everywhere, and clients that came to it");
     tokio::time::sleep(CALM).await;
-    crowd.mark(TAKEN_AWAY[2]);
+    crowd.mark("node 2 drained");
     rig.drain_without_an_operator().await.unwrap();
     rig.settled("prod").await.unwrap();
     step("node 2 drained without an operator");
@@ -140,11 +183,14 @@ pub async fn story(rig: &Rig, external: &External) {
         record.lives.extend(later.lives);
         later.reasons.into_iter().for_each(|(reason, times)| *record.reasons.entry(reason).or_default() += times);
     }
-    let report = judge(&record, &Limits::of_rate(CLOSES));
+    let limits = Limits { closes_each: size.closes_each, ..Limits::of_rate(CLOSES) };
+    let report = judge(&record, &limits);
     println!("{report}");
     assert!(report.faults.is_empty() && report.total.pushes.delivered > 0, "{:#?}", report.faults);
-    for phase in report.phases.iter().filter(|phase| TAKEN_AWAY.contains(&&*phase.name)) {
-        assert!(phase.moves.closes > 0, "{}: nobody was on what was taken away", phase.name);
+    let leaving = report.phases.iter().skip_while(|phase| phase.name != ADDED).skip(1);
+    for phase in leaving {
+        let (moved, closed) = (phase.moves.moved, phase.moves.closes);
+        assert!(moved > 0 && closed > 0, "{}: {moved} moved, {closed} were closed", phase.name);
     }
     rig.cluster.kubectl(&["delete", "imcluster/prod", "--timeout=50s"]).await.unwrap();
     rig.nothing_is_left_of("prod", EMPTY).await.unwrap();

@@ -160,7 +160,12 @@ impl Rig {
 
     /// Waits until as many comets as asked for are ready and nothing is on its way.
     pub async fn settled(&self, name: &str) -> anyhow::Result<()> {
-        eventually(READY, &format!("{name} to be Ready with nothing on its way"), || async {
+        self.settled_within(READY, name).await
+    }
+
+    /// The same, when that may take longer.
+    pub async fn settled_within(&self, deadline: Duration, name: &str) -> anyhow::Result<()> {
+        eventually(deadline, &format!("{name} to be Ready with nothing on its way"), || async {
             let cluster = self.cluster.get(&["imcluster", name]).await?;
             let (spec, status) = (&cluster["spec"], &cluster["status"]);
             ensure!(status["observedGeneration"] == cluster["metadata"]["generation"], "an older generation");

@@ -12,6 +12,8 @@ use crate::crd::ImCluster;
 
 /// On a comet pod beside the drain lease: when this drain began, in Unix seconds.
 pub const DRAIN_BEGAN: &str = "imcluster.dev/drain-began";
+/// The same: who was there then, as [`Clients`] writes it.
+pub const DRAIN_CLIENTS: &str = "imcluster.dev/drain-clients";
 
 /// Kubernetes' word for a container that ends again and again.
 pub const CRASHES: &str = "CrashLoopBackOff";
@@ -51,6 +53,8 @@ pub struct Pod {
     pub drain: Option<i64>,
     /// When its drain began, in Unix seconds.
     pub drain_began: Option<i64>,
+    /// Who was there then.
+    pub drain_clients: Option<Clients>,
     /// The live hash that it was told to read.
     pub config: Option<String>,
     /// ConfigMaps that its volumes name.
@@ -63,6 +67,28 @@ pub struct Pod {
     pub report: Option<Report>,
     /// Whether its node has been gone for longer than we wait.
     pub is_node_lost: bool,
+}
+
+/// How many clients there were when a drain began. Written as `here/elsewhere`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// On the comet that drains.
+    pub here: i64,
+    /// On the others.
+    pub elsewhere: i64,
+}
+
+impl std::fmt::Display for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.here, self.elsewhere)
+    }
+}
+
+impl Clients {
+    fn read(text: &str) -> Option<Self> {
+        let (here, elsewhere) = text.split_once('/')?;
+        Some(Self { here: here.parse().ok()?, elsewhere: elsewhere.parse().ok()? })
+    }
 }
 
 /// Something that keeps a pod from being ready.
@@ -119,6 +145,7 @@ impl Pod {
             dies: meta.deletion_timestamp.as_ref().map(time),
             drain: note(DRAIN_ANNOTATION).and_then(|number| number.parse().ok()),
             drain_began: note(DRAIN_BEGAN).and_then(|number| number.parse().ok()),
+            drain_clients: note(DRAIN_CLIENTS).and_then(|clients| Clients::read(&clients)),
             config: note(CONFIG_ANNOTATION),
             config_maps: super::object::config_maps(&template),
             trouble: trouble(&status),
@@ -292,6 +319,13 @@ mod tests {
         let pod = pod(json!({ "conditions": [condition] }));
         assert_eq!(pod.trouble.unwrap().to_string(), "Unschedulable: 0/2 nodes");
         assert_eq!((pod.ordinal, pod.component), (Some(12), Some(Component::Comet)));
+    }
+
+    #[test]
+    fn who_was_there_when_a_drain_began_is_read_as_it_was_written() {
+        let clients = Clients { here: 100, elsewhere: 2900 };
+        assert_eq!(Clients::read(&clients.to_string()), Some(clients));
+        assert_eq!((Clients::read("100"), Clients::read("a/b"), Clients::read("")), (None, None, None));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How the comets change: one at a time, each after its clients were moved away.
+//! How the comets change: one at a time, each after its clients were moved away and are on the others.
 //!
 //! A pod is new when it was made from the template that is wanted now. The StatefulSet's partition says from which
 //! ordinal on its controller may replace pods; it is lowered to a pod's ordinal when that pod has drained, so the
@@ -12,11 +12,16 @@ use super::{Action, Desired};
 use crate::build::AT_REST;
 use crate::crd::RolloutStatus;
 use crate::events::{Note, Reason};
+use crate::observe::pod::Clients;
 use crate::observe::{Observed, Pod, Seen, Workload};
 use crate::validate::Cluster;
 
 /// The step of a drain that waits for room elsewhere.
 const NO_ROOM: &str = "WaitingForCapacity";
+/// The step of a drain that is done but for its clients to come back.
+const AWAY: &str = "WaitingForClients";
+/// How many of a hundred clients of a drained comet are to be back on the others: some leave at any time.
+const BACK: i64 = 90;
 /// How often to look while something is going on, in seconds.
 const POLL: u64 = 5;
 /// A pod that has not been ready for this long is not waited for, in seconds.
@@ -176,11 +181,16 @@ impl View<'_> {
         let deadline = began + self.cluster.comet.workload.grace_seconds;
         let drained = pod.report.as_ref().is_some_and(|report| report.drained == Some(true));
         let is_drained = drained && now - began >= REPORT_AGE;
-        let is_late = now >= deadline;
-        step.rollout = Some(rollout(pod, "Draining", Some(deadline)));
-        if is_drained || is_late {
+        let (is_late, away) = (now >= deadline, self.away(pod));
+        let doing = if is_drained && away > 0 { AWAY } else { "Draining" };
+        step.rollout = Some(rollout(pod, doing, Some(deadline)));
+        if is_late || (is_drained && away == 0) {
             step.notes.push(if is_drained {
-                Note::new(Reason::PodDrained, format!("{}: no clients left", pod.name))
+                let text = match away {
+                    0 => format!("{}: no clients left", pod.name),
+                    _ => format!("{}: no clients left, and {away} of them not back elsewhere", pod.name),
+                };
+                Note::new(Reason::PodDrained, text)
             } else {
                 let text = format!("{}: still had {} clients after {} s", pod.name, pod.connections(), now - began);
                 Note::new(Reason::DrainDeadlineExceeded, text)
@@ -190,8 +200,22 @@ impl View<'_> {
                 Cause::Roll => self.lower(ordinal, Some(began), !is_drained),
             });
         } else if now - pod.drain.unwrap_or(0) >= seconds(DRAIN_RENEW) {
-            step.action = Some(lease(pod, now, began));
+            step.action = Some(lease(pod, now, began, pod.drain_clients.unwrap_or_default()));
         }
+    }
+
+    /// How many clients of a comet that is drained are still to come back to the others, as far as these say how many they
+    /// have. Where there is no other there is nothing to wait for.
+    fn away(&self, pod: &Pod) -> i64 {
+        let Some(Clients { here, elsewhere }) = pod.drain_clients.filter(|_| self.pods.len() > 1) else { return 0 };
+        let back = self.clients(pod).elsewhere - elsewhere;
+        if back * 100 >= here * BACK { 0 } else { here - back.max(0) }
+    }
+
+    /// Who is there now.
+    fn clients(&self, pod: &Pod) -> Clients {
+        let others = self.pods.iter().filter(|other| other.uid != pod.uid);
+        Clients { here: pod.connections(), elsewhere: others.map(|other| other.connections()).sum() }
     }
 
     /// Starts a drain.
@@ -214,7 +238,7 @@ impl View<'_> {
             step.notes.push(Note::new(Reason::DrainRateExceeded, text));
         }
         step.rollout = Some(rollout(pod, "Draining", Some(deadline)));
-        step.action = Some(lease(pod, now, now));
+        step.action = Some(lease(pod, now, now, self.clients(pod)));
     }
 
     /// Whether a drain may start, or what it waits for.
@@ -329,9 +353,9 @@ impl View<'_> {
     }
 }
 
-fn lease(pod: &Pod, now: i64, began: i64) -> Action {
+fn lease(pod: &Pod, now: i64, began: i64, clients: Clients) -> Action {
     let n = pod.drain.map_or(now, |last| now.max(last + 1));
-    Action::DrainLease { pod: pod.name.clone(), uid: pod.uid.clone(), n, began }
+    Action::DrainLease { pod: pod.name.clone(), uid: pod.uid.clone(), n, began, clients }
 }
 
 fn seconds(duration: std::time::Duration) -> i64 {

@@ -127,6 +127,50 @@ fn a_drain_is_renewed_and_its_deadline_ends_it() {
 }
 
 #[test]
+fn a_drained_comet_is_let_go_when_nine_in_ten_of_its_clients_are_on_the_others() {
+    for edit in [json!({ "version": "0.1.1" }), json!({ "comet": { "replicas": 2 } })] {
+        let mut world = running();
+        world.back = 89;
+        world.edit(edit);
+        let step = |world: &World| world.plan().status.rollout.and_then(|rollout| rollout.step);
+        while step(&world).as_deref() != Some("WaitingForClients") {
+            world.turn();
+        }
+        let goes =
+            |world: &World| matches!(world.plan().action, Some(Action::LowerPartition { .. } | Action::ScaleIn { .. }));
+        world.turn();
+        assert!(!goes(&world), "eleven are missing");
+        world.back = 90;
+        world.live();
+        assert!(goes(&world), "{:?}", world.plan().action);
+        world.settle();
+        assert_eq!(world.lost, 0);
+    }
+}
+
+#[test]
+fn clients_that_never_come_back_are_not_waited_for_beyond_the_deadline_and_are_told() {
+    let mut world = running();
+    world.back = 0;
+    world.edit(json!({ "comet": { "replicas": 2 } }));
+    let mut deadline = None;
+    world.settle_and(|world| {
+        let next = world.plan();
+        if let Some(Action::ScaleIn { is_forced, .. }) = &next.action {
+            assert!(!is_forced, "it has no clients left");
+            let said = [Note::new(
+                Reason::PodDrained,
+                "prod-comet-2: no clients left, and 100 of them not back elsewhere".to_owned(),
+            )];
+            assert_eq!(next.action_notes, said);
+            assert!(deadline.is_some_and(|deadline| world.now >= deadline), "{deadline:?}");
+        }
+        deadline = deadline.or(next.status.rollout.and_then(|rollout| rollout.deadline).map(|time| time.0));
+    });
+    assert_eq!((world.comets().len(), world.lost), (2, 0));
+}
+
+#[test]
 fn scale_in_takes_one_drained_pod_at_a_time_and_scale_out_all_at_once() {
     let mut world = running();
     world.edit(json!({ "comet": { "replicas": 1 } }));

@@ -1,4 +1,4 @@
-//! Closes, reconnects and gaps.
+//! Closes, reconnects, moves and gaps.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,13 +12,19 @@ pub struct Moves {
     pub closes: usize,
     /// How often clients came in again after such an end.
     pub reconnects: usize,
+    /// How often clients went elsewhere before they left.
+    pub moved: usize,
+    /// Closes of clients that can move.
+    pub cut: usize,
+    /// How often a client was told that it was not given something (op 23).
+    pub told: usize,
     /// Tries that did not get in.
     pub refusals: usize,
     /// Stays that ended by the client's own will: neither closes, nor are their ends reconnects or gaps.
     pub left: usize,
-    /// The most closes in any window.
+    /// The most closes and moves in any window.
     pub most_closes: usize,
-    /// The most reconnects in any window.
+    /// The most reconnects and moves in any window.
     pub most_reconnects: usize,
     /// The client with the most closes, and how many.
     pub worst: Option<(usize, usize)>,
@@ -42,8 +48,10 @@ pub struct Spread {
 impl Moves {
     pub(super) fn between(during: Range<Duration>, record: &Record, window: Duration) -> Self {
         let (mut moves, mut closes, mut reconnects, mut gaps) = (Self::default(), vec![], vec![], vec![]);
+        let mut moved = vec![];
         for (client, life) in record.lives.iter().enumerate() {
             let before = closes.len();
+            moved.extend(life.moves().filter(|at| during.contains(at)));
             for gap in life.gaps() {
                 let here = during.contains(&gap.from);
                 if gap.after == End::Left {
@@ -52,6 +60,7 @@ impl Moves {
                 }
                 if here {
                     closes.push(gap.from);
+                    moves.cut += usize::from(life.movable);
                     gaps.push((gap.to.unwrap_or(record.ended).saturating_sub(gap.from), client));
                 }
                 reconnects.extend(gap.to.filter(|to| during.contains(to)));
@@ -61,6 +70,7 @@ impl Moves {
                 moves.worst = Some((client, mine));
             }
             moves.refusals += life.refusals.iter().filter(|at| during.contains(*at)).count();
+            moves.told += life.told.iter().filter(|told| during.contains(&told.at)).count();
         }
         gaps.sort_unstable();
         moves.out = gaps.iter().map(|(time, _)| *time).sum();
@@ -70,7 +80,9 @@ impl Moves {
         };
         moves.gaps = Spread { p50: at(0.5), p99: at(0.99), max: at(1.0) };
         moves.longest = gaps.last().map(|(_, client)| *client);
-        (moves.closes, moves.reconnects) = (closes.len(), reconnects.len());
+        (moves.closes, moves.reconnects, moves.moved) = (closes.len(), reconnects.len(), moved.len());
+        closes.extend(&moved);
+        reconnects.extend(moved);
         (moves.most_closes, moves.most_reconnects) = (most(closes, window), most(reconnects, window));
         moves
     }

@@ -31,11 +31,11 @@ pub struct Pushes {
     pub told: u64,
     /// Those that did not, and nothing explains it.
     pub lost: u64,
-    /// Arrivals beyond the first on one connection.
+    /// Arrivals beyond the first in one visit.
     pub repeats: u64,
-    /// Arrivals after a later number of the same stream on one connection.
+    /// Arrivals after a later number of the same stream in one visit.
     pub inversions: u64,
-    /// Arrivals of what an earlier connection of the client saw, or saw something later than.
+    /// Arrivals of what an earlier visit of the client saw, or saw something later than.
     pub across: u64,
     /// From due to arrival, of those that were delivered.
     pub latency: Latency,
@@ -54,7 +54,7 @@ pub struct Loss {
     pub gaps: Vec<Gap>,
 }
 
-/// A push that came to one connection again, or after a later one of its stream.
+/// A push that came in one visit again, or after a later one of its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twist {
     /// To whom.
@@ -168,7 +168,7 @@ impl Judging<'_> {
         };
         let gaps = life.gaps();
         let mut arrived: Vec<Option<(u32, usize)>> = vec![None; pushes.len()];
-        // What is highest, at all and on each connection.
+        // What is highest, at all and in each visit.
         let (mut highest, mut on_each) = (None, vec![None; life.stays.len()]);
         for arrival in life.seen.get(&stream).into_iter().flatten() {
             let Some(at) = find(pushes, arrival.number) else {
@@ -176,8 +176,9 @@ impl Judging<'_> {
             };
             let (push, time) = (pushes[at], arrival.time(pushes[at].due));
             let stay = life.stay_at(time);
-            let (count, here) = (self.count(&push), &mut on_each[stay]);
-            let first = arrived[at].filter(|(_, earlier)| *earlier == stay);
+            let visit = life.visit(stay);
+            let (count, here) = (self.count(&push), &mut on_each[visit]);
+            let first = arrived[at].filter(|(_, earlier)| *earlier == visit);
             if first.is_some() || *here > Some(at) {
                 *(if first.is_some() { &mut count.repeats } else { &mut count.inversions }) += 1;
                 if self.twists.len() < SHOWN {
@@ -189,7 +190,7 @@ impl Judging<'_> {
             }
             (*here, highest) = ((*here).max(Some(at)), highest.max(Some(at)));
             // Latency is that of the first arrival.
-            arrived[at].get_or_insert((arrival.micros, stay)).1 = stay;
+            arrived[at].get_or_insert((arrival.micros, visit)).1 = visit;
         }
         let gaps_told = told(life, stream, pushes);
         let in_time = first.entered..=self.ended;
@@ -197,7 +198,7 @@ impl Judging<'_> {
             if !push.accepted || !in_time.contains(&push.sent) {
                 continue;
             }
-            let excused = arrived.is_none() && self.excused(push, &gaps, |stay| on_each[stay] > Some(at));
+            let excused = arrived.is_none() && self.excused(push, &gaps, |visit| on_each[visit] > Some(at));
             let count = self.phase(push);
             count.pushes.expected += 1;
             match arrived {
@@ -220,12 +221,12 @@ impl Judging<'_> {
         }
     }
 
-    /// Whether its client was out while it could have come: gap n follows stay n, and is none for what a later push of
-    /// the same stream has overtaken on that stay.
+    /// Whether its client was out while it could have come: gap n follows visit n, and is none for what a later push of
+    /// the same stream has overtaken in that visit.
     fn excused(&self, push: &Pushed, gaps: &[Gap], overtaken: impl Fn(usize) -> bool) -> bool {
-        gaps.iter().enumerate().any(|(stay, gap)| {
+        gaps.iter().enumerate().any(|(visit, gap)| {
             let in_time = gap.to.is_none_or(|to| to >= push.sent) && gap.from <= self.elsewhere.until(push, gap.server);
-            in_time && !overtaken(stay)
+            in_time && !overtaken(visit)
         })
     }
 }

@@ -1,3 +1,5 @@
+mod movable;
+
 use super::*;
 use crate::bench::push::Pushed;
 use crate::crowd::{Arrival, End, Life, Mark, Stay, Told};
@@ -7,6 +9,8 @@ const LIMITS: Limits = Limits {
     window: Duration::from_secs(5),
     moves: 10,
     closes_each: 2,
+    cut: 0,
+    told: 0,
     gap: Duration::from_secs(10),
     on_its_way: Duration::from_secs(2),
 };
@@ -237,8 +241,8 @@ fn too_many_closes_or_reconnects_in_any_window_are_a_fault() {
     let moves = &as_allowed.total.moves;
     assert_eq!((moves.closes, moves.reconnects, moves.most_closes, moves.most_reconnects), (25, 25, 10, 10));
     assert_eq!((too_fast.total.moves.most_closes, too_fast.total.moves.most_reconnects), (11, 11));
-    assert!(too_fast.faults[0].starts_with("11 closes within 5s"), "{too_fast}");
-    assert!(too_fast.faults[1].starts_with("11 reconnects within 5s"), "{too_fast}");
+    assert!(too_fast.faults[0].starts_with("11 closes and moves within 5s"), "{too_fast}");
+    assert!(too_fast.faults[1].starts_with("11 reconnects and moves within 5s"), "{too_fast}");
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct World {
     pub dies_at: Option<usize>,
     /// Clients that a pod took down with it.
     pub lost: i64,
+    /// How many of the hundred clients of a comet that has drained are on another.
+    pub back: i64,
     /// Objects as they were last seen: most of them never change.
     seen: RefCell<BTreeMap<Key, (DynamicObject, Seen)>>,
     templates: BTreeMap<String, Template>,
@@ -99,6 +101,7 @@ impl World {
             changes: 0,
             dies_at: None,
             lost: 0,
+            back: 100,
             seen: RefCell::default(),
             templates: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -286,11 +289,11 @@ impl World {
         let serial = self.serial.to_string();
         let version = self.set().metadata.resource_version.clone();
         match action {
-            Action::DrainLease { pod, uid, n, began } => {
+            Action::DrainLease { pod, uid, n, began, clients } => {
                 let Some(pod) = self.pods.iter_mut().find(|found| found.name == pod && found.uid == uid) else {
                     return false;
                 };
-                (pod.drain, pod.drain_began) = (Some(n), Some(began));
+                (pod.drain, pod.drain_began, pod.drain_clients) = (Some(n), Some(began), Some(clients));
                 self.leases.entry(uid).or_insert(now);
             }
             Action::LowerPartition { to, resource_version, .. } => {
@@ -364,6 +367,7 @@ impl World {
             dies: None,
             drain: None,
             drain_began: None,
+            drain_clients: None,
             config: None,
             config_maps: std::collections::BTreeSet::new(),
             trouble: None,
@@ -479,6 +483,17 @@ impl World {
                 dependencies: if is_comet { BTreeMap::new() } else { dependencies.into() },
                 ..Report::default()
             });
+        }
+        self.come_back();
+    }
+
+    /// Clients of a comet that has drained are on one that has not.
+    fn come_back(&mut self) {
+        let (drained, serving): (Vec<_>, Vec<_>) =
+            self.pods.iter_mut().filter_map(|pod| pod.report.as_mut()).partition(|report| report.drained == Some(true));
+        if let Some(report) = serving.into_iter().find(|report| report.drained.is_some()) {
+            let back = self.back * i64::try_from(drained.len()).unwrap();
+            report.connections = report.connections.map(|count| count + back);
         }
     }
 
