@@ -34,6 +34,7 @@ pub mod room;
 mod session;
 mod shard;
 mod shared;
+mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod transport;
@@ -100,6 +101,7 @@ pub async fn run(
     let logic = process.readiness.condition("logic", "the first answer of logic");
     let reports = tokio::spawn(online::report(shared.clone(), logic, lost.clone()));
     let registering = tokio::spawn(register::follow(shared.clone(), lost));
+    let sweeping = tokio::spawn(sweep::follow(shared.clone()));
     let probing = tokio::spawn(prove(shared.clone(), probe, process.clone()));
     if let Some(tls) = &tls {
         process.metrics.register("internal_tls", |to| tls.register(to));
@@ -121,6 +123,7 @@ pub async fn run(
     reloading.abort();
     reports.abort();
     registering.abort();
+    sweeping.abort();
     serving.cancel();
     server.await.context("the gRPC server panicked")?.context("the gRPC server failed")
 }

@@ -65,6 +65,15 @@ pub struct Held {
     pub connected_ms: u64,
 }
 
+/// Some of the sessions that logic has noted for this comet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Whose they are, and their keys.
+    pub sessions: Vec<(Mid, Key)>,
+    /// Where to go on; empty = these were the last.
+    pub cursor: String,
+}
+
 /// Logic did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogicError {
@@ -96,6 +105,9 @@ pub trait Logic: std::fmt::Debug + Send + Sync + 'static {
 
     /// Notes sessions again that the store may have lost. A Go logic refuses.
     async fn register(&self, held: Vec<Held>) -> Result<(), LogicError>;
+
+    /// Which sessions are noted for this comet, some at a time, from an empty cursor on. A Go logic refuses.
+    async fn noted(&self, cursor: &str) -> Result<Noted, LogicError>;
 
     /// Hands on what a client sent.
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError>;

@@ -77,7 +77,7 @@ async fn register(shared: &Shared, shard: &Handle, entries: &[Entry]) {
                 return shard.send(Command::Registered(held));
             }
             Err(error) => {
-                shared.metrics.logic_error("register");
+                shared.logic_failed("register", &error);
                 if let LogicError::Refused(_) = error {
                     tracing::warn!(%error, "sessions are not registered again, they are at their next refresh");
                     return;

@@ -91,8 +91,9 @@ impl Drop for Login {
         {
             let shared = self.shard.shared.clone();
             tokio::task::spawn_local(async move {
-                if let Ok(Identity { mid, key, .. }) = call.await {
-                    shared.shards[shared.home(&key)].send(Command::Depart(mid, key));
+                match call.await {
+                    Ok(Identity { mid, key, .. }) => shared.shards[shared.home(&key)].send(Command::Depart(mid, key)),
+                    Err(error) => shared.logic_failed("connect", &error),
                 }
             });
         }
@@ -185,7 +186,7 @@ impl Entrance {
                 Err(Close::RoomRefused)
             }
             Err(error) => {
-                shard.shared.metrics.logic_error("connect");
+                shard.shared.logic_failed("connect", &error);
                 tracing::debug!(%error, address = %self.address, "logic refused a client");
                 Err(match error {
                     LogicError::Refused(_) => Close::AuthRefused,

@@ -31,6 +31,7 @@ use crate::register;
 use crate::repeats::{Repeats, Sender};
 use crate::session::{self, Newcomer};
 use crate::shared::Shared;
+use crate::sweep;
 use crate::wheel::{Entry, TICK, Wheel};
 
 /// Bytes read from a socket in one call.
@@ -60,6 +61,8 @@ pub enum Command {
     Held(Vec<Entry>, oneshot::Sender<Vec<Held>>),
     /// Logic was told of these: those that are not here any more are signed off.
     Registered(Vec<Held>),
+    /// Logic has noted these for this comet: those that are not here are signed off.
+    Noted(Vec<(Mid, Key)>),
     /// Close these connections, those of them that are still here.
     Close(Vec<Entry>, Close),
     /// Every comet has answered what is below these offsets of a group's partitions.
@@ -293,10 +296,14 @@ impl Shard {
         turn
     }
 
+    /// Whether logic is being told of this key's session, or is about to be.
+    pub fn has_turn(&self, key: &Key) -> bool {
+        self.turns.borrow().get(key).is_some_and(|turn| turn.strong_count() > 0)
+    }
+
     /// Whether logic was, or is about to be, told to forget this key since then.
     pub fn is_departing(&self, key: &Key, since: Instant) -> bool {
-        self.turns.borrow().get(key).is_some_and(|turn| turn.strong_count() > 0)
-            || self.departed.borrow().get(key).is_some_and(|when| *when >= since)
+        self.has_turn(key) || self.departed.borrow().get(key).is_some_and(|when| *when >= since)
     }
 
     /// The connection of that entry, if it is still here.
@@ -327,6 +334,7 @@ impl Shard {
             Command::Missed(gap, others) => drop(others.send(self.missed(&gap))),
             Command::Held(entries, answer) => drop(answer.send(register::held(self, entries))),
             Command::Registered(held) => register::sign_off(self, held),
+            Command::Noted(sessions) => sweep::sign_off(self, sessions),
             Command::Close(entries, reason) => moving::close(self, entries, reason),
         }
     }

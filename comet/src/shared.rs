@@ -8,13 +8,13 @@ use arc_swap::ArcSwap;
 use proto::id::city32;
 use proto::logic::CometInfo;
 use proto::{Key, ServerId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::QueueLimits;
 use crate::config::{Config, Live};
 use crate::interest::Interest;
 use crate::limits::Limits;
-use crate::logic::Logic;
+use crate::logic::{Logic, LogicError};
 use crate::metrics::Metrics;
 use crate::shard::Handle;
 use crate::transport::TransportSettings;
@@ -82,6 +82,8 @@ pub struct Shared {
     pub shards: Vec<Handle>,
     /// Whether it takes clients.
     pub phase: PhaseCell,
+    /// Told when logic may have noted a session that nobody knows of here.
+    pub doubt: Notify,
     inboxes: Arc<Semaphore>,
     departing: Arc<AtomicUsize>,
 }
@@ -119,6 +121,7 @@ impl Shared {
             cluster: ArcSwap::default(),
             interest: Arc::default(),
             phase: PhaseCell::default(),
+            doubt: Notify::new(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
             departing: Arc::default(),
             settings,
@@ -145,6 +148,14 @@ impl Shared {
     /// Connections in all shards.
     pub fn connections(&self) -> usize {
         self.shards.iter().map(Handle::connections).sum()
+    }
+
+    /// Counts a call about a session that failed. One that was not answered may have been carried out, or may still be.
+    pub fn logic_failed(&self, call: &'static str, error: &LogicError) {
+        self.metrics.logic_error(call);
+        if matches!(error, LogicError::Unavailable(_)) {
+            self.doubt.notify_one();
+        }
     }
 
     /// Counts a session whose end is being told to logic.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use clap::Parser;
 use proto::Mid;
+use tokio::sync::mpsc;
 
 use crate::channel::{Channel, QueueLimits};
 use crate::config::Config;
 use crate::logic::Logic;
 use crate::message::Variant;
 use crate::metrics::Metrics;
-use crate::shard::{self, Shard};
+use crate::shard::{self, Command, Shard};
 use crate::shared::Shared;
 use crate::transport::TransportSettings;
 use crate::wire::Wire;
@@ -24,12 +25,18 @@ struct Line {
 
 /// The only shard of a comet with this logic. Needs a `LocalSet`.
 pub fn shard(logic: Arc<dyn Logic>) -> Rc<Shard> {
+    shard_and_inbox(logic).0
+}
+
+/// The same, and what it is to be run with.
+pub fn shard_and_inbox(logic: Arc<dyn Logic>) -> (Rc<Shard>, mpsc::UnboundedReceiver<Command>) {
     let config = Line::parse_from(["comet"]).comet;
     let (handle, inbox) = shard::handle();
     let metrics = Metrics::register(&runtime::Process::quiet().metrics);
     let transport = TransportSettings::new(&config).unwrap();
     let shared = Arc::new(Shared::new(config, logic, metrics, transport, vec![handle]));
-    Shard::new(0, shared, inbox.into_parts().1)
+    let (commands, count) = inbox.into_parts();
+    (Shard::new(0, shared, count), commands)
 }
 
 /// A channel over a real socket whose other end is read by nobody. Needs a runtime.

@@ -15,7 +15,7 @@ use proto::logic::{
 };
 use proto::sessions::probe_server::{Probe, ProbeServer};
 use proto::sessions::sessions_server::{Sessions as Locate, SessionsServer};
-use proto::sessions::{LocateReply, LocateReq, RegisterReply, RegisterReq, SendReply, SendReq};
+use proto::sessions::{LocateReply, LocateReq, NotedReply, NotedReq, RegisterReply, RegisterReq, SendReply, SendReq};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::{Request, Response, Status};
@@ -37,7 +37,7 @@ pub type Heartbeat = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// Everything the calls need. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
-    /// Connect, Disconnect, Heartbeat, Locate, Send.
+    /// Connect, Disconnect, Heartbeat, Locate, Register, Noted, Send.
     pub sessions: Sessions,
     /// RenewOnline writes here …
     pub store: Arc<dyn SessionStore>,
@@ -156,6 +156,14 @@ impl Locate for Service {
         });
         self.sessions.register(&held.collect::<Vec<_>>()).await?;
         Ok(Response::new(RegisterReply {}))
+    }
+
+    async fn noted(&self, request: Request<NotedReq>) -> Answer<NotedReply> {
+        let NotedReq { server, incarnation, cursor } = request.into_inner();
+        let noted = self.sessions.noted(&server.into(), incarnation, &cursor).await?;
+        let sessions = noted.sessions.into_iter();
+        let sessions = sessions.map(|(mid, key)| proto::sessions::Noted { mid: mid.0, key: key.as_str().to_owned() });
+        Ok(Response::new(NotedReply { sessions: sessions.collect(), cursor: noted.cursor }))
     }
 }
 

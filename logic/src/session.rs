@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::auth::{AuthError, AuthMetrics, Authenticator, Identity, Presented};
 use crate::queue::{NewRecord, PushQueue, QueueError};
-use crate::store::{Connected, Held, Session, SessionStore, StoreError, StoreResult};
+use crate::store::{Connected, Held, Noted, Session, SessionStore, StoreError, StoreResult};
 
 /// goim's keys for sessions and what they mean here.
 pub const FILE_KEYS: &[(&str, FileKey)] = &[("redis.expire", FileKey::Arg("redis_expire"))];
@@ -266,6 +266,14 @@ impl Sessions {
     /// When the store does not answer.
     pub async fn register(&self, held: &[Held]) -> StoreResult<()> {
         self.store.register(held, self.ttl()).await
+    }
+
+    /// Some of the sessions that are noted for an incarnation of a server.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn noted(&self, server: &ServerId, incarnation: u64, cursor: &str) -> StoreResult<Noted> {
+        self.store.noted(server, incarnation, cursor).await
     }
 
     /// Ends a session. Returns whether the key was there.

@@ -70,6 +70,15 @@ pub struct Seen {
     pub renewal: i64,
 }
 
+/// Some of the sessions that are noted for an incarnation of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Whose they are, and their keys.
+    pub sessions: Vec<(Mid, Key)>,
+    /// Where the next look goes on; empty = these were the last.
+    pub cursor: String,
+}
+
 /// The store does not answer, or answered nonsense.
 #[derive(Debug, thiserror::Error)]
 #[error("session store: {0}")]
@@ -89,6 +98,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Notes the sessions that one incarnation holds again, as after a loss: those that are gone are added, those of
     /// members that name another server are taken back if that connection is the older one, all are refreshed.
     async fn register(&self, held: &[Held], ttl: Duration) -> StoreResult<()>;
+    /// Some of the sessions that are noted for that incarnation of a server, from an empty cursor on. Whoever is noted from
+    /// the first look to the last is found, perhaps twice. A key among them may name another server by now.
+    async fn noted(&self, server: &ServerId, incarnation: u64, cursor: &str) -> StoreResult<Noted>;
     /// A number that is another one after every event that may have lost sessions: the store was emptied, started
     /// again, or fell to an heir. Never 0.
     async fn epoch(&self) -> StoreResult<u64>;

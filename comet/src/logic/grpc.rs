@@ -24,7 +24,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::{Held, Identity, Logic, LogicError, Renewed};
+use super::{Held, Identity, Logic, LogicError, Noted, Renewed};
 
 /// How long a client's login may take, the longest of all calls; the handshake timeout may end it sooner.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -163,6 +163,15 @@ impl Logic for LogicClient {
         let make =
             |channel, request| async move { sessions_client::SessionsClient::new(channel).register(request).await };
         self.call(DEADLINE, request, make).await.map(drop)
+    }
+
+    async fn noted(&self, cursor: &str) -> Result<Noted, LogicError> {
+        let (server, incarnation) = (self.server.to_string(), self.incarnation);
+        let request = sessions::NotedReq { server, incarnation, cursor: cursor.to_owned() };
+        let make = |channel, request| async move { sessions_client::SessionsClient::new(channel).noted(request).await };
+        let sessions::NotedReply { sessions, cursor } = self.call(DEADLINE, request, make).await?;
+        let sessions = sessions.into_iter().map(|sessions::Noted { mid, key }| (Mid(mid), key.into())).collect();
+        Ok(Noted { sessions, cursor })
     }
 
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,10 +13,12 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet, RoomId};
 use serde::Deserialize;
 
-use super::{Held, Identity, Logic, LogicError, Renewed};
+use super::{Held, Identity, Logic, LogicError, Noted, Renewed};
 
 /// What clients get when the test does not say otherwise.
 const HEARTBEAT: Duration = Duration::from_secs(480);
+/// How many sessions it tells of at a time: few, so that tests see more than one answer.
+const PAGE: usize = 3;
 
 /// The sessions of one comet and everything it said.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ struct State {
     said: Vec<Said>,
     online: HashMap<String, i32>,
     down: bool,
+    mute: bool,
     epoch: u64,
     cannot_probe: bool,
     made: u64,
@@ -46,6 +50,7 @@ pub enum Said {
     RenewOnline { rooms: HashMap<String, i32>, info: CometInfo },
     Receive { mid: Mid, key: Key, packet: Packet },
     Register { held: Vec<Held> },
+    Noted { cursor: String },
     Probe { key: String },
 }
 
@@ -73,6 +78,11 @@ impl MemoryLogic {
     /// From now on it does not answer, or answers again.
     pub fn set_down(&self, down: bool) {
         self.state.lock().down = down;
+    }
+
+    /// From now on it does what it is told of sessions and does not answer, or answers again.
+    pub fn set_mute(&self, mute: bool) {
+        self.state.lock().mute = mute;
     }
 
     /// Whether it knows probes; goim's does not.
@@ -112,6 +122,12 @@ impl MemoryLogic {
     }
 }
 
+impl State {
+    fn answer<T>(&self, answer: T) -> Result<T, LogicError> {
+        if self.mute { Err(LogicError::Unavailable("told to be mute".into())) } else { Ok(answer) }
+    }
+}
+
 #[async_trait]
 impl Logic for MemoryLogic {
     async fn connect(&self, cookie: &str, token: Bytes, address: IpAddr) -> Result<Identity, LogicError> {
@@ -128,7 +144,7 @@ impl Logic for MemoryLogic {
             Key::from(token.key)
         };
         state.sessions.insert(key.clone(), Mid(token.mid));
-        Ok(Identity {
+        state.answer(Identity {
             mid: Mid(token.mid),
             key,
             room: Some(RoomId::from(token.room_id)).filter(|room| !room.as_str().is_empty()),
@@ -142,12 +158,15 @@ impl Logic for MemoryLogic {
     }
 
     async fn disconnect(&self, mid: Mid, key: &Key) -> Result<bool, LogicError> {
-        Ok(self.note(Said::Disconnect { mid, key: key.clone() })?.sessions.remove(key).is_some())
+        let mut state = self.note(Said::Disconnect { mid, key: key.clone() })?;
+        let was_known = state.sessions.remove(key).is_some();
+        state.answer(was_known)
     }
 
     async fn heartbeat(&self, held: Held) -> Result<(), LogicError> {
-        self.note(Said::Heartbeat { held: held.clone() })?.sessions.insert(held.key, held.mid);
-        Ok(())
+        let mut state = self.note(Said::Heartbeat { held: held.clone() })?;
+        state.sessions.insert(held.key, held.mid);
+        state.answer(())
     }
 
     async fn renew_online(&self, rooms: HashMap<String, i32>, info: CometInfo) -> Result<Renewed, LogicError> {
@@ -162,7 +181,17 @@ impl Logic for MemoryLogic {
     async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
         let mut state = self.note(Said::Register { held: held.clone() })?;
         state.sessions.extend(held.into_iter().map(|held| (held.key, held.mid)));
-        Ok(())
+        state.answer(())
+    }
+
+    async fn noted(&self, cursor: &str) -> Result<Noted, LogicError> {
+        let state = self.note(Said::Noted { cursor: cursor.to_owned() })?;
+        let behind = (Bound::Excluded(Key::from(cursor)), Bound::Unbounded);
+        let sessions: Vec<(Mid, Key)> =
+            state.sessions.range(behind).take(PAGE).map(|(key, mid)| (*mid, key.clone())).collect();
+        let last = sessions.last().filter(|_| sessions.len() == PAGE);
+        let cursor = last.map(|(_, key)| key.to_string()).unwrap_or_default();
+        Ok(Noted { sessions, cursor })
     }
 
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {

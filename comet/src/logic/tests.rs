@@ -8,7 +8,7 @@ use proto::logic::logic_server::{self, LogicServer};
 use proto::logic::*;
 use proto::sessions::probe_server::{self, ProbeServer};
 use proto::sessions::sessions_server::{self, SessionsServer};
-use proto::sessions::{LocateReply, LocateReq, RegisterReply, RegisterReq, SendReply, SendReq};
+use proto::sessions::{LocateReply, LocateReq, NotedReply, NotedReq, RegisterReply, RegisterReq, SendReply, SendReq};
 use proto::{ServerId, grpc, op};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -71,6 +71,11 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
     let registered = vec![held(7, "k1")];
     logic.register(registered.clone()).await.unwrap();
     assert_eq!(twin.sessions(), std::slice::from_ref(&key));
+    logic.register(["k2", "k3", "k4"].map(|key| held(8, key)).into()).await.unwrap();
+    let first = logic.noted("").await.unwrap();
+    let named = |mid, key: &str| (Mid(mid), Key::from(key));
+    assert_eq!(first.sessions, [named(7, "k1"), named(8, "k2"), named(8, "k3")]);
+    assert_eq!(logic.noted(&first.cursor).await.unwrap(), Noted { sessions: vec![named(8, "k4")], cursor: "".into() });
 
     let packet = Packet { ver: 1, op: op::AUTH, seq: 5, body: Bytes::from_static(b"body") };
     logic.receive(Mid(7), &key, packet.clone()).await.unwrap();
@@ -84,6 +89,9 @@ async fn suite(logic: &dyn Logic, twin: &MemoryLogic) {
         Said::Heartbeat { held: held(7, "k1") },
         Said::RenewOnline { rooms, info },
         Said::Register { held: registered },
+        Said::Register { held: ["k2", "k3", "k4"].map(|key| held(8, key)).into() },
+        Said::Noted { cursor: "".into() },
+        Said::Noted { cursor: first.cursor },
         Said::Receive { mid: Mid(7), key: key.clone(), packet },
         Said::Probe { key: "probe-1".into() },
     ];
@@ -212,6 +220,15 @@ impl sessions_server::Sessions for Served {
         });
         self.twin.register(held.collect()).await.map_err(status)?;
         Ok(Response::new(RegisterReply {}))
+    }
+
+    async fn noted(&self, request: Request<NotedReq>) -> Result<Response<NotedReply>, Status> {
+        let NotedReq { server, incarnation, cursor } = request.into_inner();
+        assert_eq!((server.as_str(), incarnation), ("comet-1", 7));
+        let noted = self.twin.noted(&cursor).await.map_err(status)?;
+        let sessions = noted.sessions.into_iter();
+        let sessions = sessions.map(|(mid, key)| proto::sessions::Noted { mid: mid.0, key: key.to_string() });
+        Ok(Response::new(NotedReply { sessions: sessions.collect(), cursor: noted.cursor }))
     }
 }
 

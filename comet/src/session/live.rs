@@ -143,7 +143,7 @@ pub async fn refresh(shard: Rc<Shard>, channel: Rc<Channel>) {
     match shard.shared.logic.heartbeat(channel.held()).await {
         Ok(()) => channel.refresh.set(shard.tick_after(channel.refresh_every.get())),
         Err(error) => {
-            shard.shared.metrics.logic_error("heartbeat");
+            shard.shared.logic_failed("heartbeat", &error);
             tracing::debug!(%error, "session not refreshed");
         }
     }
@@ -159,7 +159,7 @@ pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
     let mut pause = RETRY;
     loop {
         let mine = turn.lock().await;
-        if pause > RETRY && shard.bucket.get(&key).is_some() {
+        if shard.bucket.get(&key).is_some_and(|channel| channel.mid == mid) {
             break;
         }
         let answer = shard.shared.logic.disconnect(mid, &key).await;
@@ -168,7 +168,7 @@ pub async fn depart(shard: Rc<Shard>, mid: Mid, key: Key) {
         match answer {
             Ok(_) => break,
             Err(error) => {
-                shard.shared.metrics.logic_error("disconnect");
+                shard.shared.logic_failed("disconnect", &error);
                 tracing::debug!(%error, "end of a session not told");
             }
         }

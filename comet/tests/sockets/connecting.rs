@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use comet::logic::memory::{MemoryLogic, Said};
-use comet::logic::{Held, Identity, Logic, LogicError, Renewed};
+use comet::logic::{Held, Identity, Logic, LogicError, Noted, Renewed};
 use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet};
 
@@ -179,6 +179,9 @@ impl Logic for Slow {
     }
     async fn register(&self, held: Vec<Held>) -> Result<(), LogicError> {
         self.0.register(held).await
+    }
+    async fn noted(&self, cursor: &str) -> Result<Noted, LogicError> {
+        self.0.noted(cursor).await
     }
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
         self.0.receive(mid, key, packet).await

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use comet::logic::memory::{MemoryLogic, Said};
-use comet::logic::{Held, Identity, Logic, LogicError, Renewed};
+use comet::logic::{Held, Identity, Logic, LogicError, Noted, Renewed};
 use proto::logic::CometInfo;
 use proto::{Key, Mid, Packet};
 use tokio::sync::Semaphore;
@@ -59,6 +59,9 @@ impl Logic for Odd {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.memory.register(held).await
+    }
+    async fn noted(&self, cursor: &str) -> Result<Noted, LogicError> {
+        self.memory.noted(cursor).await
     }
     async fn receive(&self, mid: Mid, key: &Key, packet: Packet) -> Result<(), LogicError> {
         assert_ne!(packet.op, 666);
@@ -214,6 +217,27 @@ async fn what_the_store_lost_is_registered_again_and_who_left_meanwhile_is_signe
     let mut known = logic.memory.sessions();
     known.sort_by_key(|key| key.as_str().parse::<u32>().unwrap());
     assert!(known.iter().enumerate().all(|(index, key)| key.as_str() == index.to_string()));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_logic_made_without_an_answer_is_ended_and_those_of_who_is_here_stay() {
+    let (comet, logic) = comet(&[]).await;
+    let mut here = Vec::new();
+    for index in 0..10 {
+        here.push(Client::signed_in(&comet, index % 2 == 0, &format!(r#"{{"mid":5,"key":"here {index}"}}"#)).await);
+    }
+    logic.set_mute(true);
+    for index in 0..4 {
+        let mut refused = Client::tcp(&comet).await;
+        refused.send(&packet(7, 1, format!(r#"{{"mid":5,"key":"refused {index}"}}"#))).await;
+        refused.closes().await;
+    }
+    logic.set_mute(false);
+    assert_eq!(logic.sessions().len(), 14);
+    eventually("nobody but who is here has a session", || logic.sessions().len() == 10).await;
+    assert!(logic.sessions().iter().all(|key| key.as_str().starts_with("here")));
+    assert_eq!(comet.metric("stray_sessions_total"), 4.0);
     comet.stop().await;
 }
 

@@ -3,7 +3,8 @@
 //! Time is tokio's, so that tests can pause it. What has expired is gone for every reader at once and swept out of
 //! memory once a minute.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -13,9 +14,11 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 use tokio::time::Instant;
 
-use super::{Connected, Held, INFO_TTL, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreResult};
+use super::{Connected, Held, INFO_TTL, Noted, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreResult};
 
 const SWEEP: Duration = Duration::from_secs(60);
+/// How many sessions are told of at a time.
+const PAGE: usize = 500;
 
 /// Sessions and counts in memory.
 #[derive(Debug, Default)]
@@ -31,7 +34,8 @@ pub struct MemoryStore {
 struct Tables {
     keys: HashMap<Key, Expiring<ServerId>>,
     mids: HashMap<Mid, HashMap<Key, Device>>,
-    incarnations: HashMap<(ServerId, u64), HashSet<(Mid, Key)>>,
+    /// By key, so that a look can go on behind one.
+    incarnations: HashMap<(ServerId, u64), BTreeSet<(Key, Mid)>>,
     online: HashMap<ServerId, Expiring<ServerOnline>>,
     comets: HashMap<ServerId, Expiring<CometInfo>>,
     seen: BTreeMap<(ServerId, u64), i64>,
@@ -114,7 +118,7 @@ impl Tables {
     fn put(&mut self, session: &Session, since_ms: u64, ttl: Duration) {
         let Session { mid, key, server, incarnation } = session.clone();
         if incarnation != 0 {
-            self.incarnations.entry((server.clone(), incarnation)).or_default().insert((mid, key.clone()));
+            self.incarnations.entry((server.clone(), incarnation)).or_default().insert((key.clone(), mid));
         }
         self.keys.insert(key.clone(), Expiring::new(server.clone(), ttl));
         if !mid.is_anonymous() {
@@ -156,7 +160,7 @@ impl Tables {
             !devices.is_empty()
         });
         self.incarnations.retain(|_, members| {
-            members.retain(|(_, key)| keys.contains_key(key));
+            members.retain(|(key, _)| keys.contains_key(key));
             !members.is_empty()
         });
     }
@@ -201,6 +205,20 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
+    async fn noted(&self, server: &ServerId, incarnation: u64, cursor: &str) -> StoreResult<Noted> {
+        let tables = self.tables()?;
+        let Some(members) = tables.incarnations.get(&(server.clone(), incarnation)) else {
+            return Ok(Noted::default());
+        };
+        // A cursor is the last key that was told of. One that is noted for two members may be told of for one alone.
+        let behind = (Bound::Excluded((Key::from(cursor), Mid(i64::MAX))), Bound::Unbounded);
+        let sessions: Vec<(Mid, Key)> =
+            members.range(behind).take(PAGE).map(|(key, mid)| (*mid, key.clone())).collect();
+        let last = sessions.last().filter(|_| sessions.len() == PAGE);
+        let cursor = last.map(|(_, key)| key.to_string()).unwrap_or_default();
+        Ok(Noted { sessions, cursor })
+    }
+
     async fn epoch(&self) -> StoreResult<u64> {
         Ok(1 + self.tables()?.losses)
     }
@@ -208,7 +226,7 @@ impl SessionStore for MemoryStore {
     async fn disconnect(&self, session: &Session) -> StoreResult<bool> {
         let mut tables = self.tables()?;
         if let Some(members) = tables.incarnations.get_mut(&(session.server.clone(), session.incarnation)) {
-            members.remove(&(session.mid, session.key.clone()));
+            members.remove(&(session.key.clone(), session.mid));
         }
         Ok(tables.remove(session.mid, &session.key, &session.server).is_some())
     }
@@ -283,7 +301,7 @@ impl SessionStore for MemoryStore {
         for member in members {
             let again = tables.incarnations.iter().any(|((id, _), kept)| id == server && kept.contains(&member));
             if !again {
-                purged += u64::from(tables.remove(member.0, &member.1, server).as_ref() == Some(server));
+                purged += u64::from(tables.remove(member.1, &member.0, server).as_ref() == Some(server));
             }
         }
         Ok(purged)

@@ -27,7 +27,9 @@ use proto::{Key, Mid, RoomId, ServerId};
 pub use config::{FILE_KEYS, RedisConfig, RedisConfigError};
 use keys::{COUNTS_DELETE_IF, DELETE_IF, FIELD_DELETE_IF, Keys, member};
 
-use super::{Connected, Held, INFO_TTL, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult};
+use super::{
+    Connected, Held, INFO_TTL, Noted, SETTLED, Seen, ServerOnline, Session, SessionStore, StoreError, StoreResult,
+};
 
 /// How many keys go into one command or pipeline.
 const CHUNK: usize = 1000;
@@ -278,6 +280,10 @@ impl SessionStore for RedisStore {
             self.register_again(chunk, ttl).await?;
         }
         Ok(())
+    }
+
+    async fn noted(&self, server: &ServerId, incarnation: u64, cursor: &str) -> StoreResult<Noted> {
+        self.look_through(server, incarnation, cursor).await
     }
 
     async fn epoch(&self) -> StoreResult<u64> {

@@ -11,7 +11,7 @@ use proto::logic::CometInfo;
 use proto::{Key, Mid, RoomId, ServerId};
 use tokio::time::{Instant, sleep};
 
-use super::{Connected, Held, ServerOnline, Session, SessionStore};
+use super::{Connected, Held, Noted, ServerOnline, Session, SessionStore};
 
 const LONG: Duration = Duration::from_secs(1800);
 const SHORT: Duration = Duration::from_secs(1);
@@ -43,6 +43,7 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     suite.a_purge_spares_what_moved_and_what_came_back().await;
     suite.a_purge_takes_more_than_one_batch().await;
     suite.what_a_comet_registers_again_is_as_if_it_had_never_gone().await;
+    suite.every_session_that_is_noted_for_an_incarnation_is_told_of().await;
     suite.an_older_connection_takes_nothing_from_a_later_one_and_a_later_one_does().await;
     suite.the_epoch_stays_while_nothing_is_lost().await;
     suite.many_keys_are_located_in_order().await;
@@ -364,6 +365,30 @@ impl Suite {
         assert_eq!(self.of(self.mid(3007)).await, [(keys[7].clone(), server.clone())]);
         assert_eq!(self.store.purge_server(&server, 1).await.unwrap(), 1200);
         self.store.register(&[], LONG).await.unwrap();
+    }
+
+    async fn every_session_that_is_noted_for_an_incarnation_is_told_of(&self) {
+        let sessions: Vec<Session> =
+            (0..600).map(|n| self.session(if n < 300 { n } else { -1 }, &format!("noted {n}"), "noting")).collect();
+        futures::future::join_all(sessions.iter().map(|session| self.connect(session))).await;
+        self.connect(&Session { incarnation: 2, ..self.session(0, "later", "noting") }).await;
+        self.connect(&self.session(0, "other", "not noting")).await;
+        let server = self.server("noting");
+        let mut found: BTreeMap<Key, Mid> = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let noted = self.store.noted(&server, 1, &cursor).await.unwrap();
+            assert!(noted.sessions.len() < 600, "some at a time");
+            found.extend(noted.sessions.into_iter().map(|(mid, key)| (key, mid)));
+            if noted.cursor.is_empty() {
+                break;
+            }
+            cursor = noted.cursor;
+        }
+        assert_eq!(found, sessions.iter().map(|session| (session.key.clone(), session.mid)).collect());
+        let ended = futures::future::join_all(sessions.iter().map(|session| self.store.disconnect(session))).await;
+        assert!(ended.into_iter().all(|had| had.unwrap()));
+        assert_eq!(self.store.noted(&server, 1, "").await.unwrap(), Noted::default());
     }
 
     async fn an_older_connection_takes_nothing_from_a_later_one_and_a_later_one_does(&self) {

@@ -1,7 +1,7 @@
 //! One suite for the twin in memory and for a real server behind gRPC.
 
 use proto::sessions::sessions_server::{Sessions, SessionsServer};
-use proto::sessions::{LocateReply, RegisterReply, RegisterReq};
+use proto::sessions::{LocateReply, NotedReply, NotedReq, RegisterReply, RegisterReq};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -30,6 +30,10 @@ impl Sessions for Served {
 
     async fn register(&self, _: Request<RegisterReq>) -> Result<Response<RegisterReply>, Status> {
         Err(Status::unimplemented("job registers nobody"))
+    }
+
+    async fn noted(&self, _: Request<NotedReq>) -> Result<Response<NotedReply>, Status> {
+        Err(Status::unimplemented("not asked by job"))
     }
 }
 

@@ -118,6 +118,12 @@ pub fn member(session: &Session) -> String {
     format!("{} {}", session.mid, session.key)
 }
 
+/// Reads a member of an incarnation's set; what is not one is nobody's session.
+pub fn entry(member: &str) -> Option<(Mid, Key)> {
+    let (mid, key) = member.split_once(' ')?;
+    Some((Mid(mid.parse().ok()?), key.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

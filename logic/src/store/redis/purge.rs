@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use fred::interfaces::{LuaInterface, SetsInterface, SortedSetsInterface};
 use futures::future::try_join_all;
-use proto::{Mid, ServerId};
+use proto::ServerId;
 
-use super::keys::{RENEWAL_DELETE_IF, member};
+use super::keys::{RENEWAL_DELETE_IF, entry, member};
 use super::{RedisStore, failed};
 use crate::store::{Held, Session, SessionStore, StoreResult};
 
@@ -98,9 +98,8 @@ impl RedisStore {
     }
 }
 
-/// Reads a member of an incarnation's set; what is not one is nobody's session. The incarnation is left out: what
-/// is put back stays in the later set it was found in.
+/// The session that a member of an incarnation's set stands for. The incarnation is left out: what is put back stays in
+/// the later set it was found in.
 fn session(member: &str, server: &ServerId) -> Option<Session> {
-    let (mid, key) = member.split_once(' ')?;
-    Some(Session { mid: Mid(mid.parse().ok()?), key: key.into(), server: server.clone(), incarnation: 0 })
+    entry(member).map(|(mid, key)| Session { mid, key, server: server.clone(), incarnation: 0 })
 }

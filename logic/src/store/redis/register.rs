@@ -1,13 +1,18 @@
-//! Noting again the sessions that a comet holds, a batch at a time, and the number that says when that is needed.
+//! Noting again the sessions that a comet holds, a batch at a time, telling which are noted, and the number that says when
+//! that is needed.
 
-use fred::interfaces::{HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SetsInterface, SortedSetsInterface};
 use fred::types::sorted_sets::Ordering;
-use fred::types::{Expiration, SetOptions, Value};
+use fred::types::{ClusterHash, CustomCommand, Expiration, SetOptions, Value};
 use futures::future::try_join_all;
+use proto::ServerId;
 
-use super::keys::{EPOCH, TAKE_OVER, member};
+use super::keys::{EPOCH, TAKE_OVER, entry, member};
 use super::{RedisStore, all, convert, failed, queue};
-use crate::store::{Held, StoreError, StoreResult};
+use crate::store::{Held, Noted, StoreError, StoreResult};
+
+/// About how many sessions are told of at a time.
+const PAGE: &str = "500";
 
 /// What becomes of a key.
 enum Step {
@@ -117,6 +122,19 @@ impl RedisStore {
             let _: Vec<Value> = all(&pipeline).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn look_through(&self, server: &ServerId, incarnation: u64, cursor: &str) -> StoreResult<Noted> {
+        let set = self.keys.sessions(server, incarnation);
+        let from = if cursor.is_empty() { "0" } else { cursor };
+        // One step at a time: what the library offers goes through the whole set on one connection.
+        let scan = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
+        let (next, members): (String, Vec<String>) =
+            self.client().custom(scan, vec![set.as_str(), from, "COUNT", PAGE]).await.map_err(failed)?;
+        Ok(Noted {
+            sessions: members.iter().filter_map(|member| entry(member)).collect(),
+            cursor: if next == "0" { String::new() } else { next },
+        })
     }
 
     pub(super) async fn read_epoch(&self) -> StoreResult<u64> {
