@@ -158,7 +158,7 @@ impl Dispatcher {
         while let Some(record) = self.inbox.front() {
             unchecked += record.value.len();
             if unchecked >= CHECK {
-                if view.is_saturated(now) {
+                if !view.reads_on(now) {
                     return;
                 }
                 unchecked = 0;

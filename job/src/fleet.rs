@@ -4,6 +4,8 @@
 //! A comet is known by its server id, not by its address: it says the id itself, or the list does (`id=host:port`,
 //! for a Go comet). So a new address under an old id is picked up, which goim never does.
 
+mod patience;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use proto::ServerId;
 use proto::peers::{Peer, Peers};
 use tokio::time::Instant;
 
+use self::patience::Patience;
 use crate::comet::queue::{Limits, Pace, Queue};
 use crate::comet::{Comet, driver};
 use crate::metrics::Metrics;
@@ -31,6 +34,8 @@ const REMEMBERED: usize = 4096;
 pub struct Seat {
     /// What is owed to it.
     pub queue: Queue,
+    /// How long the others wait for it.
+    patience: Mutex<Patience>,
     link: Mutex<Link>,
 }
 
@@ -115,13 +120,21 @@ pub struct View {
 }
 
 impl View {
-    /// Whether reading on would only lengthen queues: nobody who is owed something keeps up, and those who lag answer,
-    /// or there is nobody else. So a backlog is read at the pace of the comets instead of being dropped for them,
-    /// while one that hangs holds up nobody.
-    pub fn is_saturated(&self, now: Instant) -> bool {
+    /// Whether to read on: not when that would only lengthen queues, because nobody who is owed something keeps up, and
+    /// those who lag answer, or there is nobody else. So a backlog is read at the pace of the comets instead of being
+    /// dropped for them, while one that hangs holds up nobody, and one that is far slower than others holds them up for a
+    /// while and no longer.
+    pub fn reads_on(&self, now: Instant) -> bool {
         let paces: Vec<Pace> = self.comets.iter().map(|seat| seat.queue.pace(now)).collect();
         let nobody_else = !paces.is_empty() && paces.iter().all(|pace| matches!(pace, Pace::Lags | Pace::Hangs));
-        nobody_else || (paces.contains(&Pace::Lags) && !paces.contains(&Pace::KeepsUp))
+        let others_wait = !nobody_else && !paces.contains(&Pace::KeepsUp);
+        let mut is_waited_for = false;
+        for (seat, pace) in self.comets.iter().zip(paces) {
+            let holds_up = others_wait && pace == Pace::Lags;
+            let is_out = seat.patience.lock().is_out(holds_up, now);
+            is_waited_for |= holds_up && !is_out;
+        }
+        !nobody_else && !is_waited_for
     }
 }
 
@@ -390,7 +403,8 @@ impl Fleet {
         let queue = Queue::new(*self.limits.lock(), self.metrics.clone());
         // What was read before is not sent to it, unless a key is found there later.
         inner.assigned.values().for_each(|partition| queue.assign(partition, partition.ledger.lock().next()));
-        let seat = Arc::new(Seat { queue, link: Mutex::new(link) });
+        let patience = Mutex::new(Patience::new(self.limits.lock().stall));
+        let seat = Arc::new(Seat { queue, patience, link: Mutex::new(link) });
         inner.seats.push(seat.clone());
         tokio::spawn(driver::drive(self.clone(), seat.clone(), self.metrics.clone()));
         seat

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub enum Mood {
     /// Takes everything.
     #[default]
     Fine,
+    /// Takes everything, and so long for each push.
+    Slow(Duration),
     /// Never answers.
     Hangs,
     /// Nobody there.
@@ -291,8 +294,12 @@ impl Comet for MemoryComet {
         let partition = ids.first().map_or(0, |id| id.partition);
         let _open = Open::new(&self.shared, partition);
         self.answers().await?;
-        if let Mood::Refuses(text) = &*self.shared.mood.borrow() {
-            return Err(CometError::Refused { reason: "unknown", text: text.clone() });
+        let mood = self.shared.mood.borrow().clone();
+        if let Mood::Slow(each) = mood {
+            tokio::time::sleep(each).await;
+        }
+        if let Mood::Refuses(text) = mood {
+            return Err(CometError::Refused { reason: "unknown", text });
         }
         if self.shared.server.is_none() && matches!(call, Call::Kick(_)) {
             return Err(CometError::Unimplemented);

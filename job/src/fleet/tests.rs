@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proto::log::MemoryLog;
+
 use crate::comet::Comet as _;
 use crate::comet::memory::{MemoryComet, Mood};
 use crate::rig::{LIMITS, Rig, bodies, until as took};
@@ -97,6 +99,39 @@ async fn a_backlog_is_read_at_the_pace_of_the_comets_and_nothing_of_it_is_droppe
     }
     took(&a, 60).await;
     rig.until_committed(60).await;
+    assert_eq!(rig.count("imcluster_job_comets_let_go_total"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comet_that_answers_and_takes_little_sets_the_pace_of_the_others_for_a_while_and_no_longer() {
+    let (fast, slow) = (MemoryComet::new("fast"), MemoryComet::new("slow"));
+    let rig = Rig::over(MemoryLog::new(1, 128 << 20), &[("h:1", &fast), ("h:2", &slow)]).await;
+    slow.set(Mood::Slow(Duration::from_millis(300)));
+    let began = tokio::time::Instant::now();
+    let body = "x".repeat(900_000);
+    for _ in 0..70 {
+        rig.room("a://1", &body);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(bodies(&fast).len() < 35, "{}", bodies(&fast).len());
+    took(&fast, 70).await;
+    assert!(began.elapsed() < Duration::from_secs(18), "{:?}", began.elapsed());
+    rig.until_committed(70).await;
+    assert_eq!((bodies(&fast).len(), rig.count("imcluster_job_comets_let_go_total")), (70, 1), "the slow one alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_dropped_for_no_comet_that_is_a_little_slower() {
+    let (one, other) = (MemoryComet::new("one"), MemoryComet::new("other"));
+    let rig = Rig::over(MemoryLog::new(1, 128 << 20), &[("h:1", &one), ("h:2", &other)]).await;
+    one.set(Mood::Slow(Duration::from_millis(300)));
+    other.set(Mood::Slow(Duration::from_millis(350)));
+    let body = "x".repeat(900_000);
+    for _ in 0..60 {
+        rig.room("a://1", &body);
+    }
+    rig.until_committed(60).await;
+    assert_eq!((bodies(&one).len(), bodies(&other).len()), (60, 60));
     assert_eq!(rig.count("imcluster_job_comets_let_go_total"), 0);
 }
 
