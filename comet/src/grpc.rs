@@ -20,7 +20,7 @@ use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickRepl
 use proto::envelope::{GapRange, PushId};
 use proto::protocol::Proto;
 use proto::{Key, Packet, grpc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -99,16 +99,8 @@ impl Service {
         targets: impl IntoIterator<Item = (&Handle, Target)>,
         sender: Sender,
     ) -> Pending {
-        let budget = self.shared.room_for(push.frame(Variant::GoimTcp).len()).await;
-        let mut answers = Vec::new();
-        // No waiting in between: every shard hears of pushes in the same order.
-        for (shard, target) in targets {
-            let (taken, answer) = oneshot::channel();
-            let (push, sender, budget) = (push.clone(), sender.clone(), budget.clone());
-            shard.send(Command::Push(Order { push, target, sender, budget, taken }));
-            answers.push(answer);
-        }
-        Pending(answers)
+        let budget = self.shared.room_for(size(&push)).await;
+        hand_within(budget, push, targets, sender)
     }
 
     async fn hand_keys(&self, request: PushMsgReq, trace: Option<&str>) -> Result<Pending, Status> {
@@ -141,8 +133,16 @@ impl Service {
         };
         self.shared.metrics.push("all");
         let sender = self.admit(&ids, owner.as_ref())?;
-        let targets = self.shared.shards.iter().zip(self.all_targets(proto_op, speed));
-        Ok(self.hand(Push::new("", packet(proto), &ids, span).into(), targets, sender).await)
+        let push = Arc::new(Push::new("", packet(proto), &ids, span));
+        let shards = &self.shared.shards;
+        if speed > 0 {
+            if let Some(room) = self.shared.room_to_pace(size(&push)) {
+                return Ok(hand_within(room, push, shards.iter().zip(self.paced_targets(proto_op, speed)), sender));
+            }
+            // That it arrives is a promise, how fast is a wish.
+            self.shared.metrics.unpaced.inc();
+        }
+        Ok(self.hand(push, shards.iter().map(|shard| (shard, Target::All(proto_op))), sender).await)
     }
 
     async fn hand_room(&self, request: BroadcastRoomReq, trace: Option<&str>) -> Result<Pending, Status> {
@@ -221,15 +221,35 @@ impl Service {
     }
 
     /// Splits a speed over the shards by their connections, so that all are done at the same time.
-    fn all_targets(&self, op: i32, speed: i32) -> Vec<Target> {
+    fn paced_targets(&self, op: i32, speed: i32) -> Vec<Target> {
         let counts: Vec<f64> = self.shared.shards.iter().map(|shard| shard.connections() as f64).collect();
         let total: f64 = counts.iter().sum();
         let share = |count: f64| f64::from(speed) * (count / total.max(1.0));
-        counts
-            .into_iter()
-            .map(|count| if speed > 0 { Target::Paced(op, share(count).max(0.001)) } else { Target::All(op) })
-            .collect()
+        counts.into_iter().map(|count| Target::Paced(op, share(count).max(0.001))).collect()
     }
+}
+
+/// Hands a push that has its room to these shards.
+fn hand_within<'a>(
+    budget: Arc<OwnedSemaphorePermit>,
+    push: Arc<Push>,
+    targets: impl IntoIterator<Item = (&'a Handle, Target)>,
+    sender: Sender,
+) -> Pending {
+    let mut answers = Vec::new();
+    // No waiting in between: every shard hears of pushes in the same order.
+    for (shard, target) in targets {
+        let (taken, answer) = oneshot::channel();
+        let (push, sender, budget) = (push.clone(), sender.clone(), budget.clone());
+        shard.send(Command::Push(Order { push, target, sender, budget, taken }));
+        answers.push(answer);
+    }
+    Pending(answers)
+}
+
+/// The room that a push takes, in bytes.
+fn size(push: &Push) -> usize {
+    push.frame(Variant::GoimTcp).len()
 }
 
 fn place(id: &Id) -> PushId {

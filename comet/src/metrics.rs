@@ -56,6 +56,8 @@ pub struct Metrics {
     pub registered: Counter,
     /// Sessions that logic had noted for this comet and nobody here held.
     pub strays: Counter,
+    /// Broadcasts with a speed that were sent at once, because too many were on their way.
+    pub unpaced: Counter,
     /// Clients still to be closed by a drain.
     pub draining: Gauge,
     /// How long drains took, in seconds.
@@ -85,6 +87,7 @@ impl Metrics {
             logic_errors: Family::default(),
             registered: Counter::default(),
             strays: Counter::default(),
+            unpaced: Counter::default(),
             draining: Gauge::default(),
             // Half a second to half an hour.
             drain_seconds: Histogram::new(exponential_buckets(0.5, 2.0, 13)),
@@ -111,6 +114,7 @@ impl Metrics {
             registry.register("auth_seconds", "From an auth packet to its reply", all.auth);
             registry.register("logic_errors", "Calls to logic that failed, by call", all.logic_errors);
             registry.register("registered_sessions", "Sessions that logic was told of again", all.registered);
+            registry.register("unpaced", "Broadcasts with a speed that were sent at once", all.unpaced);
             registry.register("stray_sessions", "Sessions that logic had noted and nobody held", all.strays);
             registry.register("draining", "Clients still to be closed by a drain", all.draining);
         });

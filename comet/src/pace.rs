@@ -45,7 +45,7 @@ impl Pacer {
         Self { jobs }
     }
 
-    /// Adds a broadcast behind those that wait; the shard's inbox bounds how many there can be.
+    /// Adds a broadcast behind those that wait; the room that each holds bounds how many there can be.
     pub fn add(&self, job: Job) {
         // The task ends only with its shard.
         let _ended = self.jobs.send(job);

@@ -89,7 +89,7 @@ pub struct Order {
     pub target: Target,
     /// Who sent it, for the repeat filter.
     pub sender: Sender,
-    /// Room in the inboxes, given back when every shard is done with it.
+    /// Room in the inboxes, or among the broadcasts with a speed, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
     /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
     /// fast as this shard writes: its inbox never holds more than was in flight.

@@ -21,6 +21,9 @@ use crate::transport::TransportSettings;
 
 /// Bytes of pushes that may wait in the shards' inboxes: what makes job wait when the sockets are the bottleneck.
 const INBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of broadcasts with a speed that may be on their way to connections. They take as long as they take, so they have
+/// no part in what job waits for.
+const PACED_BYTES: usize = 32 * 1024 * 1024;
 
 /// What a comet does with clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,7 @@ pub struct Shared {
     /// Told when logic may have noted a session that nobody knows of here.
     pub doubt: Notify,
     inboxes: Arc<Semaphore>,
+    paced: Arc<Semaphore>,
     departing: Arc<AtomicUsize>,
 }
 
@@ -123,6 +127,7 @@ impl Shared {
             phase: PhaseCell::default(),
             doubt: Notify::new(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
+            paced: Arc::new(Semaphore::new(PACED_BYTES)),
             departing: Arc::default(),
             settings,
             logic,
@@ -174,6 +179,14 @@ impl Shared {
         let permits = u32::try_from(bytes.clamp(1, INBOX_BYTES)).expect("64 MiB fit");
         let permit = self.inboxes.clone().acquire_many_owned(permits).await;
         Arc::new(permit.expect("the inboxes' budget is never closed"))
+    }
+
+    /// Room for a broadcast of this size, and for the list of whom it is for, among those that take their time; `None` =
+    /// there is none now.
+    pub fn room_to_pace(&self, bytes: usize) -> Option<Arc<OwnedSemaphorePermit>> {
+        let bytes = bytes + self.connections() * size_of::<usize>();
+        let permits = u32::try_from(bytes.clamp(1, PACED_BYTES)).expect("32 MiB fit");
+        self.paced.clone().try_acquire_many_owned(permits).ok().map(Arc::new)
     }
 
     /// What this comet says of itself, the counts as they are now.

@@ -174,6 +174,30 @@ async fn a_slow_broadcast_holds_up_no_other_push_and_nobody_that_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn slow_broadcasts_leave_room_for_every_other_push_and_those_that_are_too_many_come_at_once() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut other = Client::signed_in(&comet, true, r#"{"key":"other","room_id":"r"}"#).await;
+    let mut clients = Vec::new();
+    for index in 0..60 {
+        let token = format!(r#"{{"key":"{index}","accepts":[1000]}}"#);
+        clients.push(Client::signed_in(&comet, index % 2 == 0, &token).await);
+    }
+    // One takes a minute: those that are let in are far from done when there is no room for more.
+    let body = "x".repeat(200_000);
+    let mut slow = 0;
+    while comet.metric("unpaced_total") == 0.0 {
+        comet.push_all(1000, 1, raw(&[&body])).await;
+        slow += 1;
+    }
+    assert_eq!(slow - 1, (32 << 20) / (200_000 + 16 + 61 * 8));
+    let last = clients.last_mut().expect("sixty");
+    assert_eq!(last.pushed().await, [(1000, body)]);
+    comet.push_room("r", &["m"]).await;
+    assert_eq!(other.pushed().await, [(1000, "m".into())]);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_floor_that_job_tells_decides_what_is_a_repeat_and_what_is_too_far_ahead() {
     let (comet, _) = comet(&[]).await;
     let mut client = Client::signed_in(&comet, true, r#"{"key":"k","room_id":"r"}"#).await;
