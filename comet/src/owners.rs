@@ -10,11 +10,18 @@ use proto::envelope::{PushId, Through};
 /// What is known of the partitions of every topic, by consumer group.
 #[derive(Debug, Default)]
 pub struct Owners {
-    partitions: HashMap<(String, u32, u32), Partition>,
-    /// How many partitions each topic has, as claims of them say.
-    topics: HashMap<(String, u32), u32>,
+    groups: HashMap<Arc<str>, Group>,
     /// Group and epoch of which something was sent or vouched for last.
     latest: Option<(Arc<str>, u32)>,
+}
+
+/// What one consumer group told.
+#[derive(Debug, Default)]
+struct Group {
+    /// By epoch and number.
+    partitions: HashMap<(u32, u32), Partition>,
+    /// How many partitions the topic of each epoch has, as claims of them say.
+    counts: HashMap<u32, u32>,
 }
 
 #[derive(Debug)]
@@ -81,20 +88,17 @@ impl Owners {
 
     /// The topic has so many partitions, as an owner of some of them says.
     pub fn count(&mut self, group: &str, epoch: u32, partitions: u32) {
-        let known = self.topics.entry((group.to_owned(), epoch)).or_default();
+        let known = self.group(group).counts.entry(epoch).or_default();
         *known = partitions.max(*known);
     }
 
     /// Whether somebody has vouched for every partition of a topic: whatever this comet is not sent from then on is
     /// found to be missed. Claims alone are not enough: a stream may break between a claim and the first mark.
     pub fn are_complete(&self) -> bool {
-        let is_heard = |group: &str, epoch: u32, partition: u32| {
-            let known = self.partitions.get(&(group.to_owned(), epoch, partition));
-            known.is_some_and(|known| known.heard.is_some())
-        };
-        self.topics
-            .iter()
-            .any(|((group, epoch), count)| *count > 0 && (0..*count).all(|number| is_heard(group, *epoch, number)))
+        self.groups.values().any(|Group { partitions, counts }| {
+            let is_heard = |epoch, number| partitions.get(&(epoch, number)).is_some_and(|known| known.heard.is_some());
+            counts.iter().any(|(epoch, count)| *count > 0 && (0..*count).all(|number| is_heard(*epoch, number)))
+        })
     }
 
     /// A record came. Returns whether its sender is the owner.
@@ -111,8 +115,8 @@ impl Owners {
     /// None before anything came that has an epoch.
     pub fn seen(&self) -> Option<Seen> {
         let (group, epoch) = self.latest.clone()?;
-        let offsets = self.partitions.iter().filter(|((of, at, _), _)| **of == *group && *at == epoch);
-        let mut offsets: Box<[(u32, u64)]> = offsets.map(|((_, _, number), known)| (*number, known.seen)).collect();
+        let offsets = self.groups.get(&group)?.partitions.iter().filter(|((at, _), _)| *at == epoch);
+        let mut offsets: Box<[(u32, u64)]> = offsets.map(|((_, number), known)| (*number, known.seen)).collect();
         offsets.sort_unstable();
         Some(Seen { group, epoch, offsets })
     }
@@ -123,7 +127,7 @@ impl Owners {
             return through.is_empty();
         };
         through.iter().all(|(number, offset)| {
-            let known = self.partitions.get(&(group.to_string(), *epoch, *number));
+            let known = self.groups.get(group).and_then(|group| group.partitions.get(&(*epoch, *number)));
             known.and_then(|known| known.heard).is_some_and(|heard| heard >= *offset)
         })
     }
@@ -136,10 +140,18 @@ impl Owners {
     }
 
     fn admit(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> Option<&mut Partition> {
-        let key = (group.to_owned(), epoch, partition);
-        let known = self.partitions.entry(key).or_insert(Partition { generation, heard: None, seen: 0 });
+        let fresh = Partition { generation, heard: None, seen: 0 };
+        let known = self.group(group).partitions.entry((epoch, partition)).or_insert(fresh);
         known.generation = known.generation.max(generation);
         (known.generation == generation).then_some(known)
+    }
+
+    /// Asked for every record: the name is copied for the first alone.
+    fn group(&mut self, name: &str) -> &mut Group {
+        if !self.groups.contains_key(name) {
+            self.groups.insert(name.into(), Group::default());
+        }
+        self.groups.get_mut(name).expect("it was put there")
     }
 }
 

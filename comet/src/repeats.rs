@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use proto::Key;
 use proto::envelope::PushId;
 
@@ -74,21 +75,20 @@ impl Repeats {
         if id.offset < partition.floor {
             return Vec::new();
         }
-        let mut had = partition.keys.remove(&id.offset).unwrap_or_default();
-        let before = had.len();
-        let mut missing = Vec::new();
-        for key in keys {
-            if had[..before].contains(key) {
-                continue;
-            }
+        let before = partition.keys.remove(&id.offset).unwrap_or_default();
+        let had: AHashSet<&Key> = before.iter().collect();
+        let (mut have, mut missing) = (Vec::new(), Vec::new());
+        for key in keys.iter().filter(|key| !had.contains(key)) {
             if enqueue(key) {
-                had.push(key.clone());
+                have.push(key.clone());
             } else {
                 missing.push(key);
             }
         }
-        if !had.is_empty() {
-            partition.keys.insert(id.offset, had);
+        drop(had);
+        have.extend(before);
+        if !have.is_empty() {
+            partition.keys.insert(id.offset, have);
         }
         missing
     }

@@ -51,6 +51,23 @@ fn another_group_and_a_new_epoch_start_afresh() {
 }
 
 #[test]
+fn of_ten_thousand_keys_that_come_again_those_that_were_not_here_are_tried_again_and_no_other() {
+    let keys: Vec<Key> = (0..10_000).map(|number| number.to_string().as_str().into()).collect();
+    let is_even = |key: &Key| key.as_str().parse::<u32>().unwrap() % 2 == 0;
+    let mut repeats = Repeats::default();
+    let missing: Vec<Key> = repeats.deliver(&sender(0), at(5), &keys, is_even).into_iter().cloned().collect();
+    assert!(missing.len() == 5000 && !missing.iter().any(is_even));
+    let mut tried = Vec::new();
+    let rest = repeats.deliver(&sender(0), at(5), &keys, |key| {
+        tried.push(key.clone());
+        true
+    });
+    assert!(rest.is_empty());
+    assert_eq!(tried, missing);
+    assert!(repeats.deliver(&sender(0), at(5), &keys, |_| panic!("a repeat")).is_empty());
+}
+
+#[test]
 fn below_the_floor_everything_is_a_repeat() {
     let mut repeats = Repeats::default();
     assert!(repeats.first(&sender(100), at(100)));

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use proto::envelope::Gap;
 use proto::packet::Packet;
 use proto::{Key, op};
@@ -88,7 +89,7 @@ impl Shard {
         repeats: &mut Repeats,
         round: &mut Round,
     ) -> Vec<Key> {
-        let mut missing: Vec<Key> = Vec::new();
+        let (mut missing, mut named) = (Vec::new(), AHashSet::new());
         for (index, part) in push.parts().iter().enumerate() {
             let alone = match push.messages() {
                 1 => push.clone(),
@@ -107,7 +108,7 @@ impl Shard {
                 None => false,
             };
             for key in repeats.deliver(sender, part.id, &keys, here) {
-                if !missing.contains(key) {
+                if named.insert(key) {
                     missing.push(key.clone());
                 }
             }
