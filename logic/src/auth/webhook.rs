@@ -26,6 +26,9 @@ use runtime::web;
 
 /// The longest answer, in bytes.
 const ANSWER: usize = 64 * 1024;
+/// How many rooms an answer may name, and how long their keys may be together: comet keeps them with the connection.
+const ROOMS: usize = 512;
+const ROOMS_BYTES: usize = 16 * 1024;
 /// How many calls may run at a time; further clients wait their turn within the same deadline.
 const CALLS: usize = 256;
 /// The longest that an answer is remembered.
@@ -155,7 +158,12 @@ impl Webhook {
 /// An answer that makes no sense is none.
 fn granted(answer: Answer) -> Option<(Grant, Duration)> {
     let Answer { mid, key, rooms, connections, exp, ttl } = answer;
+    let fits =
+        |rooms: &Vec<String>| rooms.len() <= ROOMS && rooms.iter().map(String::len).sum::<usize>() <= ROOMS_BYTES;
     if key.as_deref() == Some("") || connections == Some(0) || exp.is_some_and(|exp| exp < 0.0) {
+        return None;
+    }
+    if !rooms.as_ref().is_none_or(fits) {
         return None;
     }
     let ttl = Duration::try_from_secs_f64(ttl).ok()?.min(LONGEST);

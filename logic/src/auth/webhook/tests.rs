@@ -150,6 +150,8 @@ async fn a_refusal_is_a_refusal_and_everything_else_a_reason_to_try_again() {
         json!({"mid": 7.5}),
         json!({"mid": 7, "key": ""}),
         json!({"mid": 7, "rooms": "a"}),
+        json!({"mid": 7, "rooms": vec!["a"; ROOMS + 1]}),
+        json!({"mid": 7, "rooms": ["a".repeat(ROOMS_BYTES), "b"]}),
         json!({"mid": 7, "connections": 0}),
         json!({"mid": 7, "exp": -1}),
         json!({"mid": 7, "ttl": -1}),
@@ -158,6 +160,8 @@ async fn a_refusal_is_a_refusal_and_everything_else_a_reason_to_try_again() {
         backend.say(200, &answer);
         assert!(matches!(webhook.ask("t", WHO).await, Err(AuthError::Away(_))), "{answer}");
     }
+    backend.say(200, &json!({"mid": 7, "rooms": vec!["a".repeat(ROOMS_BYTES / ROOMS); ROOMS]}));
+    assert_eq!(webhook.ask("t", WHO).await.unwrap().rooms.map(|rooms| rooms.len()), Some(ROOMS));
     backend.say(200, &json!({"mid": 7, "exp": 1, "ttl": 60}));
     for _ in 0..2 {
         assert!(matches!(webhook.ask("t", WHO).await, Err(AuthError::Denied(Denied::Expired))));
