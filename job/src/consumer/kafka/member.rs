@@ -248,10 +248,15 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
             }
         }
         asker.unpark();
+        // Not after it has ended: it may be waiting for an answer, and whoever stops us waits for this.
+        commit_last(consumer, &member);
     });
+}
+
+fn commit_last(consumer: &BaseConsumer<Member>, member: &Member) {
     let offsets = std::mem::take(&mut *member.shared.last.lock());
     if !offsets.is_empty()
-        && let Err(error) = consumer.commit(&offsets_of(&topic, &offsets), CommitMode::Sync)
+        && let Err(error) = consumer.commit(&offsets_of(&member.shared.topic, &offsets), CommitMode::Sync)
     {
         tracing::warn!(%error, "last commit failed");
         *member.shared.last.lock() = offsets;
