@@ -1,6 +1,7 @@
 //! Real Kafka on loopback: one KRaft node or several, plain or with TLS and SASL.
 
 pub(crate) mod jars;
+mod named;
 mod secure;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use crate::child::{self, Child};
 use crate::eventually;
 use crate::ports::Port;
+pub use named::Named;
 pub use secure::{Login, Secure};
 
 const TEMPLATE: &str = include_str!("../kafka/server.properties");

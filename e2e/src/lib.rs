@@ -2,7 +2,7 @@
 //!
 //! [`kafka`] and [`redis`] start brokers and stores, [`program`] starts `imcluster`; all are [`child`] processes that
 //! never outlive the run, listen on [`ports`] of their own and log into [`artefacts`]. Waiting is [`eventually`]; [`relay`]
-//! is a line between two of them that breaks.
+//! is a line between two of them that breaks, [`names`] lead to one and then to another.
 //! [`image`] packs all three for a cluster.
 //!
 //! [`cluster`] is a real Kubernetes, in network namespaces of its own.
@@ -27,6 +27,7 @@ mod eventually;
 pub mod image;
 pub mod kafka;
 pub mod load;
+pub mod names;
 pub mod os;
 pub mod ports;
 pub mod program;

@@ -9,6 +9,7 @@ mod charts;
 mod consumer;
 mod delivery;
 mod docs;
+mod elsewhere;
 mod floor;
 mod graceful;
 mod hostile;
