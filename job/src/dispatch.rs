@@ -309,7 +309,8 @@ impl Dispatcher {
         };
         self.metrics.record(&push.target);
         let created = if push.id.created_ms == 0 { record.timestamp_ms } else { push.id.created_ms };
-        if created != 0 {
+        // A kick's time is that of the connection it is for.
+        if created != 0 && !matches!(push.target, Target::Kick(_)) {
             self.metrics.queue_to_job.observe(now_ms.saturating_sub(created) as f64 / 1000.0);
         }
         if push.is_expired(now_ms) {

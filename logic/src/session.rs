@@ -195,7 +195,7 @@ impl Sessions {
         let identity = self.auth.identify(presented).await?;
         let asked_ms = now_ms();
         let session = Session { mid: identity.mid, key: identity.key.clone(), server, incarnation };
-        let Connected { replaced, mut others } = self.store.connect(&session, self.ttl()).await?;
+        let Connected { replaced, since_ms, before_ms, mut others } = self.store.connect(&session, self.ttl()).await?;
         let (limit, policy) = {
             let config = self.config.load();
             (identity.connections.unwrap_or(config.limit), config.policy)
@@ -213,14 +213,13 @@ impl Sessions {
                 }
             }
         }
-        // A key that is taken over may be back where it was before, and its first move may be of this millisecond.
-        let connected_ms = now_ms() + u64::from(replaced.is_some());
         if let Some(old) = replaced {
             // Who moves leaves by itself, or is closed where it was; only one that does neither needs the kick.
             let after = if is_moving { MOVING } else { Duration::ZERO };
-            self.kick("moved", old, session.key, asked_ms, after);
+            // Best by what that connection was told itself: clocks differ. It may have come and gone again in between.
+            self.kick("moved", old, session.key, before_ms.unwrap_or(asked_ms), after);
         }
-        Ok(Entered { identity, connected_ms })
+        Ok(Entered { identity, connected_ms: since_ms })
     }
 
     async fn evict(&self, mid: Mid, key: Key, server: ServerId, asked_ms: u64) -> StoreResult<()> {
@@ -230,14 +229,14 @@ impl Sessions {
         Ok(())
     }
 
-    /// Tells a comet to close a connection that was there when the one that caused this asked to be let in. The client
-    /// that caused it does not wait for the queue.
-    fn kick(&self, reason: &'static str, server: ServerId, key: Key, asked_ms: u64, after: Duration) {
+    /// Tells a comet to close the connection of this key that was made until then. The client that caused it does not
+    /// wait for the queue.
+    fn kick(&self, reason: &'static str, server: ServerId, key: Key, until_ms: u64, after: Duration) {
         let record = PushMsg {
             r#type: Type::Kick.into(),
             server: server.as_str().to_owned(),
             keys: vec![key.as_str().to_owned()],
-            created_ms: asked_ms,
+            created_ms: until_ms,
             ..PushMsg::default()
         };
         let (queue, kicks) = (self.queue.clone(), self.metrics.kicks.clone());

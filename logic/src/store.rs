@@ -46,6 +46,11 @@ pub struct Held {
 pub struct Connected {
     /// The server the key was on until now, when it was on another.
     pub replaced: Option<ServerId>,
+    /// Since when the session counts, in Unix milliseconds: by our clock, but later than the one before it of the same key,
+    /// whichever logic made that and however its clock is.
+    pub since_ms: u64,
+    /// Since when the one before it counted; `None` = nobody knows.
+    pub before_ms: Option<u64>,
     /// The member's other connections, oldest first.
     pub others: Vec<(Key, ServerId)>,
 }

@@ -114,6 +114,21 @@ async fn a_key_that_came_back_is_younger_than_the_kick_of_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_kick_names_the_connection_it_is_for_whatever_the_clocks_of_those_who_made_it_say() {
+    let setup = setup(0, Policy::Refuse);
+    // Made by a logic whose clock is an hour ahead.
+    let ahead = now_ms() + 3_600_000;
+    let session = Session { mid: Mid(7), key: "phone".into(), server: "h1".into(), incarnation: 1 };
+    setup.sessions.heartbeat(&Held { session, since_ms: ahead }).await.unwrap();
+    for (offset, server, since_ms) in [(0, "h2", ahead + 1), (1, "h1", ahead + 2)] {
+        let entered = setup.connect(server, r#"{"mid":7,"key":"phone"}"#).await.unwrap();
+        assert_eq!(entered.connected_ms, since_ms);
+        let record = setup.log.read(&[offset], 1).await.remove(0);
+        assert_eq!(PushMsg::decode(record.value).unwrap().created_ms, since_ms - 1);
+    }
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_refused_and_the_others_stay() {
     let setup = setup(2, Policy::Refuse);
     for key in ["a", "b"] {

@@ -171,10 +171,13 @@ impl SessionStore for MemoryStore {
     async fn connect(&self, session: &Session, ttl: Duration) -> StoreResult<Connected> {
         let mut tables = self.tables()?;
         let replaced = tables.locate(&session.key).filter(|server| **server != session.server).cloned();
-        tables.put(session, now_ms(), ttl);
+        let before_ms = tables.mids.get(&session.mid).and_then(|devices| Some(devices.get(&session.key)?.since.0));
+        let asked_ms = now_ms() + u64::from(replaced.is_some());
+        let since_ms = before_ms.map_or(asked_ms, |before| asked_ms.max(before + 1));
+        tables.put(session, since_ms, ttl);
         let mut others = if session.mid.is_anonymous() { Vec::new() } else { tables.devices(session.mid) };
         others.retain(|(key, _)| *key != session.key);
-        Ok(Connected { replaced, others })
+        Ok(Connected { replaced, since_ms, before_ms, others })
     }
 
     async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()> {

@@ -38,8 +38,15 @@ const PING: Duration = Duration::from_secs(1);
 /// How many times in a row it may leave that unanswered over one that seems to be there, until that is made anew.
 const UNANSWERED: u32 = 2;
 
-/// A member's keys with their servers, and its keys by connect time.
-type MemberEntries = (HashMap<String, String>, Vec<String>);
+/// What a member has.
+struct Devices {
+    /// Since when the key's entry counted that was there before, in Unix milliseconds.
+    before_ms: Option<u64>,
+    /// Key → server.
+    entries: HashMap<String, String>,
+    /// Keys by connect time.
+    order: Vec<String>,
+}
 
 /// Commands that go together.
 type Queued = WithOptions<Pipeline<Client>>;
@@ -151,11 +158,12 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Registers the member's entry and returns what else the member has: key → server, and keys by connect time.
-    async fn put_mid(&self, session: &Session, since_ms: u64, ttl: i64) -> StoreResult<MemberEntries> {
+    /// Registers the member's entry and returns all that the member has.
+    async fn put_mid(&self, session: &Session, since_ms: u64, ttl: i64) -> StoreResult<Devices> {
         let (mid, devices) = (self.keys.mid(session.mid), self.keys.devices(session.mid));
         let (key, server) = (session.key.as_str(), session.server.as_str());
         let pipeline = self.pipeline();
+        queue(pipeline.zscore(&devices, key).await)?;
         queue(pipeline.hset(&mid, (key, server)).await)?;
         queue(pipeline.expire(&mid, ttl, None).await)?;
         queue(pipeline.zadd(&devices, None, None, false, false, (since_ms as f64, key)).await)?;
@@ -165,7 +173,8 @@ impl RedisStore {
         let mut answers: Vec<Value> = all(&pipeline).await?;
         let order = convert(answers.pop().unwrap_or(Value::Null))?;
         let entries = convert(answers.pop().unwrap_or(Value::Null))?;
-        Ok((entries, order))
+        let before: Option<f64> = convert(answers.into_iter().next().unwrap_or(Value::Null))?;
+        Ok(Devices { before_ms: before.map(|before| before as u64), entries, order })
     }
 
     /// Deletes the key if it names the server. 1 = deleted, 0 = there was none, -1 = it names another.
@@ -213,20 +222,30 @@ impl SessionStore for RedisStore {
         let ttl = self.ttl(ttl);
         let before = self.put_key(session, ttl, None).await?;
         let replaced = before.map(ServerId::from).filter(|server| *server != session.server);
+        let asked_ms = now_ms() + u64::from(replaced.is_some());
+        let mut connected = Connected { replaced, since_ms: asked_ms, ..Connected::default() };
         if session.mid.is_anonymous() {
-            return Ok(Connected { replaced, others: Vec::new() });
+            return Ok(connected);
         }
-        let (mut entries, order) = self.put_mid(session, now_ms(), ttl).await?;
+        let Devices { before_ms, mut entries, order } = self.put_mid(session, asked_ms, ttl).await?;
+        connected.before_ms = before_ms;
+        if let Some(before) = before_ms.filter(|before| *before >= asked_ms) {
+            // Our clock is behind that of the logic which made that one.
+            connected.since_ms = before + 1;
+            let (devices, member) = (self.keys.devices(session.mid), (connected.since_ms as f64, session.key.as_str()));
+            let _: i64 = self.client().zadd(devices, None, None, false, false, member).await.map_err(failed)?;
+        }
         entries.remove(session.key.as_str());
         if entries.is_empty() {
-            return Ok(Connected { replaced, others: Vec::new() });
+            return Ok(connected);
         }
         // A Go logic writes no connect times: its devices count as the oldest.
         let place = |key: &str| order.iter().position(|at| at == key).map_or(0, |at| at + 1);
         let mut entries: Vec<(Key, ServerId)> =
             entries.into_iter().map(|(key, server)| (key.into(), server.into())).collect();
         entries.sort_by_cached_key(|(key, _)| (place(key.as_str()), key.clone()));
-        Ok(Connected { replaced, others: self.weed(session.mid, entries).await? })
+        connected.others = self.weed(session.mid, entries).await?;
+        Ok(connected)
     }
 
     async fn heartbeat(&self, held: &Held, ttl: Duration) -> StoreResult<()> {

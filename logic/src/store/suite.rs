@@ -27,6 +27,7 @@ pub async fn run(store: Arc<dyn SessionStore>) {
     suite.a_members_devices_are_all_found().await;
     suite.a_late_disconnect_leaves_the_session_that_replaced_it().await;
     suite.a_key_that_moves_names_the_server_it_left().await;
+    suite.a_session_is_later_than_the_one_before_it_whatever_the_clocks_say().await;
     suite.the_others_of_a_member_come_oldest_first().await;
     suite.a_heartbeat_brings_a_lost_session_back().await;
     suite.a_heartbeat_does_not_take_a_key_back_from_its_new_server().await;
@@ -115,7 +116,8 @@ impl Suite {
     async fn a_session_is_found_by_key_and_by_mid_until_it_ends(&self) {
         let session = self.session(1, "k1", "s1");
         assert_eq!(self.at(&session).await, None);
-        assert_eq!(self.connect(&session).await, Connected::default());
+        let Connected { replaced, before_ms, others, .. } = self.connect(&session).await;
+        assert_eq!((replaced, before_ms, others), (None, None, vec![]));
         assert_eq!(self.at(&session).await, Some(session.server.clone()));
         assert_eq!(self.of(session.mid).await, [(session.key.clone(), session.server.clone())]);
         assert!(self.store.disconnect(&session).await.unwrap());
@@ -127,7 +129,8 @@ impl Suite {
     async fn an_anonymous_session_has_no_mid_entry(&self) {
         for mid in [0, -7] {
             let session = self.session(mid, "anonymous", "s1");
-            assert_eq!(self.connect(&session).await, Connected::default());
+            let Connected { replaced, before_ms, others, .. } = self.connect(&session).await;
+            assert_eq!((replaced, before_ms, others), (None, None, vec![]));
             assert_eq!(self.at(&session).await, Some(session.server.clone()));
             assert_eq!(self.of(Mid(mid)).await, []);
             assert!(self.store.disconnect(&session).await.unwrap());
@@ -160,7 +163,26 @@ impl Suite {
         self.connect(&old).await;
         assert_eq!(self.connect(&old).await.replaced, None);
         let moved = self.connect(&new).await;
-        assert_eq!(moved, Connected { replaced: Some(old.server.clone()), others: vec![] });
+        assert_eq!((moved.replaced, moved.others), (Some(old.server.clone()), vec![]));
+    }
+
+    async fn a_session_is_later_than_the_one_before_it_whatever_the_clocks_say(&self) {
+        let (old, new) = (self.session(13, "k13", "s1"), self.session(13, "k13", "s2"));
+        let first = self.connect(&old).await;
+        let again = self.connect(&old).await;
+        assert!(again.since_ms > first.since_ms && again.before_ms == Some(first.since_ms), "{first:?} {again:?}");
+        // Noted by a logic whose clock is an hour ahead.
+        assert!(self.store.disconnect(&old).await.unwrap());
+        let ahead = proto::log::now_ms() + 3_600_000;
+        self.beat(&old, ahead).await;
+        let moved = self.connect(&new).await;
+        assert_eq!((moved.since_ms, moved.before_ms), (ahead + 1, Some(ahead)));
+        let back = self.connect(&old).await;
+        assert_eq!((back.since_ms, back.before_ms), (ahead + 2, Some(ahead + 1)));
+        let nobodys = self.session(0, "nobodys13", "s1");
+        let first = self.connect(&nobodys).await;
+        let moved = self.connect(&Session { server: self.server("s2"), ..nobodys }).await;
+        assert!(moved.since_ms > first.since_ms && moved.before_ms.is_none(), "{first:?} {moved:?}");
     }
 
     async fn the_others_of_a_member_come_oldest_first(&self) {
