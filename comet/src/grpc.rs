@@ -180,9 +180,12 @@ impl Service {
 
     /// Notes a claim; returns the partitions that a later generation has.
     fn hear_claim(&self, request: ClaimReq) -> Vec<u32> {
-        let ClaimReq { group, epoch, partitions, generation, partitions_in_topic } = request;
+        let ClaimReq { group, epoch, partitions, generation, partitions_in_topic, takeover } = request;
         let mut owners = self.shared.interest.owners();
         owners.count(&group, epoch, partitions_in_topic);
+        if takeover {
+            partitions.iter().for_each(|partition| owners.forget_owner(&group, epoch, *partition));
+        }
         partitions.into_iter().filter(|partition| !owners.claim(&group, epoch, *partition, generation)).collect()
     }
 

@@ -73,6 +73,13 @@ impl Owners {
         self.admit(group, epoch, partition, generation).is_some()
     }
 
+    /// The group's generations have begun anew: whoever claims it next is the owner.
+    pub fn forget_owner(&mut self, group: &str, epoch: u32, partition: u32) {
+        if let Some(known) = self.group(group).partitions.get_mut(&(epoch, partition)) {
+            known.generation = i32::MIN;
+        }
+    }
+
     /// The owner vouches that everything in `from..through` was sent to this comet or is not for it. What is between
     /// what was vouched for before and `from` was missed. With epoch 0 offsets cannot be compared.
     pub fn hear(&mut self, group: &str, epoch: u32, partition: u32, generation: i32, vouched: Range<u64>) -> Heard {
@@ -170,6 +177,17 @@ mod tests {
         assert!(!owners.claim("g", 1, 0, 4) && owners.claim("g", 1, 0, 6) && !owners.claim("g", 1, 0, 5));
         assert!(owners.claim("h", 1, 0, 1) && owners.claim("g", 2, 0, 1) && owners.claim("g", 1, 1, 1));
         assert_eq!(hear(&mut owners, 5, 0..9), Heard::Fenced);
+    }
+
+    #[test]
+    fn a_group_whose_generations_begin_anew_owns_what_it_owned_and_nothing_is_forgotten_but_that() {
+        let mut owners = Owners::default();
+        assert_eq!(hear(&mut owners, 700, 0..100), Heard::Whole);
+        assert!(!owners.claim("g", 1, 0, 1));
+        owners.forget_owner("g", 1, 0);
+        assert!(owners.claim("g", 1, 0, 1));
+        assert_eq!(hear(&mut owners, 1, 120..130), Heard::Missed(100..120));
+        assert!(!owners.claim("g", 1, 0, 0), "the next is told from the one before again");
     }
 
     #[test]

@@ -203,6 +203,28 @@ async fn a_partition_that_went_away_paused_comes_back_paused_and_goes_on_when_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_taken_over_starts_anew_where_it_was_committed() {
+    let kafka = Kafka::start().await.unwrap();
+    kafka.create_topic("t", 2).await.unwrap();
+    let mut source = source(&kafka, "t");
+    assert_eq!(assigned(&mut source).await.len(), 2);
+    produce(&kafka, "t", 0, &["a", "b", "c"]).await;
+    records(&mut source, 3).await;
+    source.commit(&[(0, 1)]);
+    e2e::eventually(SOON, "the commit", || async { committed(&kafka, "t", 1).await == BTreeMap::from([(0, 1)]) })
+        .await
+        .unwrap();
+    // The last is nobody's.
+    [0, 9].into_iter().for_each(|partition| source.take_over(partition));
+    let again = assigned(&mut source).await;
+    assert_eq!((starts(&again), again[0].takeover), (BTreeMap::from([(0, 1)]), true));
+    assert_eq!(bodies(&records(&mut source, 2).await), ["b", "c"]);
+    produce(&kafka, "t", 1, &["d"]).await;
+    assert_eq!(bodies(&records(&mut source, 1).await), ["d"]);
+    source.close(vec![(0, 3), (1, 1)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_offset_that_is_gone_starts_at_the_oldest_record_and_a_later_partition_at_its_first() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("t", 1).await.unwrap();

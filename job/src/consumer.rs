@@ -36,6 +36,8 @@ pub struct Assignment {
     pub start: u64,
     /// The committed offset is gone from the queue: `start` is the oldest there is.
     pub out_of_range: bool,
+    /// The queue says that it is ours, however late an owner a comet has heard of.
+    pub takeover: bool,
 }
 
 /// Partitions that are to be given up. They stay ours until `done` is answered or dropped.
@@ -66,6 +68,9 @@ pub trait Source: Send {
     fn pause(&self, partition: u32);
     /// Lets them come again.
     fn resume(&self, partition: u32);
+    /// Starts a partition anew that comets take for a later owner's, if the queue still says that it is ours: comets are to
+    /// forget that owner.
+    fn take_over(&self, partition: u32);
     /// The topic's incarnation; 0 = unknown, so that ids are not to be filtered by.
     fn epoch(&self) -> u32;
     /// How many partitions the topic has; 0 = unknown.

@@ -32,6 +32,9 @@ const CHECK: usize = 64 * 1024;
 const TELL: Duration = Duration::from_millis(250);
 /// The same, of partitions that are to be given up.
 const TELL_LAST: Duration = Duration::from_millis(20);
+/// For how long comets may take a partition for a later owner's that the queue says is ours: twice the time in which the
+/// queue, or its client, finds that it is not.
+const STANDS_STILL: Duration = Duration::from_secs(12);
 /// How often offsets are committed.
 pub const COMMIT: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub struct Dispatcher {
     /// Partitions that the source was told to hold back, as it does until it is told otherwise: also when a partition
     /// was somebody else's meanwhile.
     paused: HashSet<u32>,
+    /// Since when which partition of ours has been a later owner's to some comet.
+    fenced: HashMap<u32, Instant>,
     progress: Arc<Notify>,
     /// Read, not dispatched yet: the comets are saturated.
     inbox: VecDeque<Record>,
@@ -73,6 +78,7 @@ impl Dispatcher {
             metrics,
             ours: HashMap::new(),
             paused: HashSet::new(),
+            fenced: HashMap::new(),
             progress: Arc::default(),
             inbox: VecDeque::new(),
             lag: Lag::default(),
@@ -113,7 +119,10 @@ impl Dispatcher {
                 event = self.source.next(), if self.inbox.is_empty() => self.event(event, &queue).await,
                 _ = saturated.tick(), if !self.inbox.is_empty() => self.dispatch(),
                 () = progress.notified() => self.progressed(),
-                _ = tick.tick() => self.commit(),
+                _ = tick.tick() => {
+                    self.commit();
+                    self.take_over();
+                }
                 _ = tell.tick() => self.fleet.tell(Instant::now()),
                 () = &mut stop, if !self.stopping => {
                     self.stopping = true;
@@ -170,7 +179,8 @@ impl Dispatcher {
     }
 
     fn assigned(&mut self, assignment: Assignment) {
-        let Assignment { partition: number, generation, start, out_of_range } = assignment;
+        let Assignment { partition: number, generation, start, out_of_range, takeover } = assignment;
+        self.fenced.remove(&number);
         tracing::info!(partition = number, generation, start, "partition is ours");
         self.metrics.partitions_fenced.remove(&PartitionLabel { partition: number });
         if out_of_range {
@@ -187,6 +197,7 @@ impl Dispatcher {
             group: self.group.clone(),
             epoch: self.source.epoch(),
             in_topic: self.source.partitions(),
+            takeover,
             ledger: Mutex::new(Ledger::new(start)),
             progress: self.progress.clone(),
             fenced: false.into(),
@@ -222,6 +233,7 @@ impl Dispatcher {
             }
         }
         for partition in &revocation.partitions {
+            self.fenced.remove(partition);
             self.metrics.partitions_fenced.remove(&PartitionLabel { partition: *partition });
         }
         for ours in &leaving {
@@ -266,6 +278,7 @@ impl Dispatcher {
             if let Some(ours) = self.ours.remove(&number) {
                 // Nothing of it is sent or committed until it is assigned again.
                 self.metrics.fenced.inc();
+                self.fenced.insert(number, Instant::now());
                 self.metrics.partitions_fenced.get_or_create(&PartitionLabel { partition: number }).set(1);
                 self.metrics.lag.remove(&PartitionLabel { partition: number });
                 self.fleet.revoke(&ours.partition);
@@ -291,6 +304,19 @@ impl Dispatcher {
                 tracing::info!(partition = number, "partition goes on");
                 self.resume(number);
             }
+        }
+    }
+
+    /// Starts partitions anew that stand still although the queue says that they are ours. Were they somebody else's, it
+    /// would have said so by now: the group's generations have begun anew, as when the group was deleted.
+    fn take_over(&mut self) {
+        let stand = self.fenced.extract_if(|_, since| since.elapsed() >= STANDS_STILL);
+        for (partition, _) in stand {
+            tracing::error!(
+                partition,
+                "comets remember a later generation of this group than Kafka: the partition is taken over; was the group deleted?"
+            );
+            self.source.take_over(partition);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Partition {
     pub epoch: u32,
     /// How many partitions the topic has; 0 = unknown.
     pub in_topic: u32,
+    /// Whether comets are to forget whichever later owner they have heard of.
+    pub takeover: bool,
     /// What is still owed.
     pub ledger: Mutex<Ledger>,
     /// Told when the floor moved or somebody else turned out to own the partition.
@@ -199,6 +201,7 @@ pub(crate) mod tests {
             group: "g".into(),
             epoch: 7,
             in_topic: 1,
+            takeover: false,
             ledger: Mutex::new(Ledger::new(0)),
             progress: Arc::default(),
             fenced: false.into(),

@@ -204,7 +204,7 @@ async fn an_owner_of_an_older_generation_is_fenced() {
     let claim = |partitions: Vec<u32>, generation| {
         let mut delivery = comet.delivery();
         async move {
-            let request = ClaimReq { group: "g".into(), epoch: 7, partitions, generation, partitions_in_topic: 9 };
+            let request = ClaimReq { group: "g".into(), epoch: 7, partitions, generation, ..Default::default() };
             delivery.claim(request).await.unwrap().into_inner().fenced
         }
     };

@@ -47,7 +47,8 @@ impl Job {
 
     /// Claims these of four partitions.
     pub fn claim_of(&self, partitions: Vec<u32>, generation: i32) {
-        let claim = ClaimReq { group: "g".into(), epoch: 7, partitions, generation, partitions_in_topic: 4 };
+        let (group, partitions_in_topic) = ("g".into(), 4);
+        let claim = ClaimReq { group, epoch: 7, partitions, generation, partitions_in_topic, takeover: false };
         self.send(Frame::Claim(claim));
     }
 

@@ -81,6 +81,7 @@ impl Job {
             group: "g".into(),
             epoch: EPOCH,
             in_topic: 1,
+            takeover: false,
             ledger: Mutex::new(Ledger::new(start)),
             progress: Arc::default(),
             fenced: false.into(),

@@ -99,6 +99,7 @@ impl World {
             group: "g".into(),
             epoch: 7,
             in_topic: 1,
+            takeover: false,
             ledger: Mutex::new(Ledger::new(0)),
             progress: Arc::default(),
             fenced: false.into(),

@@ -357,16 +357,18 @@ async fn ask(client: Arc<dyn Comet>, partitions: Vec<Arc<Partition>>, has_stream
     Ok(Answer { known, has_stream, link, claimed, fenced })
 }
 
-/// The claims of these partitions: one for each epoch and generation.
+/// The claims of these partitions: one for all that are claimed alike.
 fn claims(mut partitions: Vec<Arc<Partition>>) -> Vec<(ClaimReq, Vec<Arc<Partition>>)> {
-    partitions.sort_by_key(|partition| (partition.epoch, partition.generation, partition.number));
-    let same = partitions.chunk_by(|a, b| (a.epoch, a.generation) == (b.epoch, b.generation));
+    let kind = |partition: &Partition| (partition.epoch, partition.generation, partition.takeover);
+    partitions.sort_by_key(|partition| (kind(partition), partition.number));
+    let same = partitions.chunk_by(|a, b| kind(a) == kind(b));
     let claim = |same: &[Arc<Partition>]| ClaimReq {
         group: same[0].group.to_string(),
         epoch: same[0].epoch,
         partitions: same.iter().map(|partition| partition.number).collect(),
         generation: same[0].generation,
         partitions_in_topic: same[0].in_topic,
+        takeover: same[0].takeover,
     };
     same.map(|same| (claim(same), same.to_vec())).collect()
 }

@@ -279,6 +279,10 @@ impl Comet for MemoryComet {
             return Err(CometError::Unimplemented);
         }
         *self.shared.in_topic.lock() = claim.partitions_in_topic;
+        if claim.takeover {
+            let mut claims = self.shared.claims.lock();
+            claims.retain(|(group, number), _| *group != claim.group || !claim.partitions.contains(number));
+        }
         let owner = Owner { group: claim.group, generation: claim.generation, floor: None };
         let fenced = claim.partitions.into_iter().filter(|partition| self.check(Some(&owner), *partition).is_err());
         Ok(ClaimReply { fenced: fenced.collect() })

@@ -127,10 +127,13 @@ async fn ours(client: &dyn Comet, comet: &MemoryComet) {
 
     let claim = |generation| {
         let partitions = vec![3, 4];
-        ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9 }
+        ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9, takeover: false }
     };
     assert_eq!(client.claim(claim(5)).await.unwrap().fenced, [0; 0]);
     assert_eq!(client.claim(claim(4)).await.unwrap().fenced, [3, 4]);
+    let anew = ClaimReq { takeover: true, ..claim(4) };
+    assert_eq!(client.claim(anew).await.unwrap().fenced, [0; 0]);
+    assert_eq!(client.claim(claim(5)).await.unwrap().fenced, [0; 0]);
     assert_eq!(client.send(room(1, 4), None).await, Err(CometError::Fenced));
     assert_eq!(client.send(room(1, 5), None).await, Ok(vec![]));
     assert_eq!(comet.calls(), [room(1, 5)]);
@@ -158,7 +161,8 @@ async fn streams(client: &dyn Comet, comet: &MemoryComet) {
     assert_eq!(link.credit, 4 << 20);
     let claim = |generation| {
         let partitions = vec![3, 4];
-        let claim = ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9 };
+        let claim =
+            ClaimReq { group: "g".into(), epoch: 1, partitions, generation, partitions_in_topic: 9, takeover: false };
         Down { frame: Some(Frame::Claim(claim)), ..Down::default() }
     };
     comet.holds(&["here"]);

@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     partitions: AtomicU32,
     closing: AtomicBool,
     commit_failed: AtomicBool,
+    /// Partitions to be started anew.
+    again: Mutex<Vec<u32>>,
     /// What to commit at the end.
     last: Mutex<Vec<(u32, u64)>>,
 }
@@ -114,6 +116,7 @@ impl KafkaSource {
             partitions: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             commit_failed: AtomicBool::new(false),
+            again: Mutex::default(),
             last: Mutex::default(),
         });
         let (sender, events) = mpsc::channel(EVENTS);
@@ -174,6 +177,11 @@ impl Source for KafkaSource {
         if let Err(error) = self.consumer.resume(&self.list(partition)) {
             tracing::debug!(partition, %error, "partition was not resumed");
         }
+    }
+
+    fn take_over(&self, partition: u32) {
+        // By the thread that hears when partitions move.
+        self.shared.again.lock().push(partition);
     }
 
     fn epoch(&self) -> u32 {

@@ -20,6 +20,8 @@ pub struct MemorySource {
     next: Vec<u64>,
     started: u8,
     paused: Mutex<BTreeSet<u32>>,
+    /// To be started anew.
+    again: Mutex<BTreeSet<u32>>,
     changed: Notify,
 }
 
@@ -27,7 +29,7 @@ impl MemorySource {
     /// Starts where the log was committed.
     pub fn new(log: MemoryLog) -> Self {
         let next = (0..log.partitions()).map(|partition| log.bounds(partition).0).collect();
-        Self { log, next, started: 0, paused: Mutex::default(), changed: Notify::new() }
+        Self { log, next, started: 0, paused: Mutex::default(), again: Mutex::default(), changed: Notify::new() }
     }
 }
 
@@ -47,12 +49,20 @@ impl Source for MemorySource {
                     generation: 1,
                     start: *start,
                     out_of_range: false,
+                    takeover: false,
                 });
                 return Event::Assigned(ours.collect());
             }
             _ => {}
         }
         loop {
+            let again = self.again.lock().pop_first();
+            if let Some(partition) = again {
+                let start = self.log.bounds(partition).0;
+                self.next[partition as usize] = start;
+                let assignment = Assignment { partition, generation: 1, start, out_of_range: false, takeover: true };
+                return Event::Assigned(vec![assignment]);
+            }
             let paused = self.paused.lock().clone();
             // A paused partition is read from beyond its end.
             let from: Vec<u64> = (0..)
@@ -86,6 +96,11 @@ impl Source for MemorySource {
 
     fn resume(&self, partition: u32) {
         self.paused.lock().remove(&partition);
+        self.changed.notify_one();
+    }
+
+    fn take_over(&self, partition: u32) {
+        self.again.lock().insert(partition);
         self.changed.notify_one();
     }
 

@@ -297,7 +297,7 @@ fn by_hand(log: &MemoryLog, comet: &MemoryComet) -> Dispatcher {
     Dispatcher::new(Box::new(MemorySource::new(log.clone())), fleet, "g", Metrics::default())
 }
 
-const FIRST: Assignment = Assignment { partition: 0, generation: 1, start: 0, out_of_range: false };
+const FIRST: Assignment = Assignment { partition: 0, generation: 1, start: 0, out_of_range: false, takeover: false };
 
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_assigned_anew_is_not_paused_any_more() {

@@ -217,9 +217,34 @@ async fn a_partition_with_a_later_owner_is_neither_sent_nor_committed() {
     crate::comet::Comet::claim(&a, claim).await.unwrap();
     rig.room("a://1", "m");
     rig.room("a://1", "n");
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(rig.committed(), 0);
     assert_eq!((bodies(&a).len(), rig.count("imcluster_job_fenced_total")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_the_queue_goes_on_to_say_is_ours_is_taken_over_from_an_owner_of_long_ago() {
+    let (a, away) = (MemoryComet::new("a"), MemoryComet::new("away"));
+    let rig = Rig::start(&[("h:1", &a), ("h:2", &away)]).await;
+    for comet in [&a, &away] {
+        let claim = proto::delivery::ClaimReq {
+            group: "g".into(),
+            epoch: 1,
+            partitions: vec![0],
+            generation: 700,
+            ..Default::default()
+        };
+        comet.claim(claim).await.unwrap();
+    }
+    away.set(Mood::Away);
+    rig.keys("a", &["k"], "m");
+    took(&a, 1).await;
+    rig.keys("away", &["k"], "n");
+    away.set(Mood::Fine);
+    took(&away, 1).await;
+    rig.until_committed(2).await;
+    assert_eq!((a.claimed("g", 0), away.claimed("g", 0)), (Some(1), Some(1)));
+    assert_eq!((bodies(&a), rig.count("imcluster_job_fenced_total")), (vec!["m".to_owned()], 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,7 +135,8 @@ impl Member {
                 _ => (low, false),
             };
             let partition = element.partition() as u32;
-            starts.push(Assignment { partition, generation, start: start as u64, out_of_range });
+            let start = start as u64;
+            starts.push(Assignment { partition, generation, start, out_of_range, takeover: false });
         }
         Some(starts)
     }
@@ -186,7 +187,35 @@ impl Member {
         let out_of_range = offset < before || low > before;
         let generation = native::generation(consumer);
         let (partition, start) = (partition as u32, offset as u64);
-        out_of_range.then(|| Event::Assigned(vec![Assignment { partition, generation, start, out_of_range }]))
+        let again = Assignment { partition, generation, start, out_of_range, takeover: false };
+        out_of_range.then(|| Event::Assigned(vec![again]))
+    }
+
+    /// Starts partitions anew that comets take for a later owner's, unless Kafka has given them to somebody.
+    fn take_over(&self, consumer: &BaseConsumer<Self>) {
+        let numbers = std::mem::take(&mut *self.shared.again.lock());
+        if numbers.is_empty() || consumer.assignment_lost() {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        let expected = self.expected.lock();
+        for number in numbers.into_iter().map(|number| number as i32).filter(|number| expected.contains_key(number)) {
+            list.add_partition(&self.shared.topic, number);
+        }
+        drop(expected);
+        for start in self.starts(consumer, &list).unwrap_or_default() {
+            let (number, offset) = (start.partition as i32, start.start as i64);
+            match consumer.seek(&self.shared.topic, number, Offset::Offset(offset), ASK) {
+                Ok(()) => {
+                    self.expected.lock().insert(number, offset);
+                    self.say(Event::Assigned(vec![Assignment { takeover: true, ..start }]));
+                }
+                Err(error) => {
+                    tracing::debug!(partition = number, %error, "partition was not started anew, tried again");
+                    self.shared.again.lock().push(start.partition);
+                }
+            }
+        }
     }
 }
 
@@ -246,6 +275,7 @@ pub(super) fn run(consumer: &BaseConsumer<Member>) {
                 }
                 Some(Err(error)) => member.down("reading", error),
             }
+            member.take_over(consumer);
         }
         asker.unpark();
         // Not after it has ended: it may be waiting for an answer, and whoever stops us waits for this.
