@@ -29,13 +29,16 @@ use crate::room::{Batching, Item};
 const SILENT: Duration = Duration::from_millis(500);
 /// How often it is looked whether a comet answers what it is owed.
 const LOOK: Duration = Duration::from_secs(1);
+/// What is kept back for rooms that nobody is in may be so many times as much as what is owed: other comets are owed it,
+/// so it is in memory anyhow.
+const KEPT_BACK: usize = 4;
 
 /// When packets merge and when a comet is let go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// When packets of a room are sent together.
     pub batching: Batching,
-    /// A comet that is owed more bytes than this is let go.
+    /// A comet that is owed more bytes than this, or of which [`KEPT_BACK`] times as many are kept back, is let go.
     pub backlog: usize,
     /// A comet that is owed something and has not answered for this long is let go.
     pub stall: Duration,
@@ -191,7 +194,6 @@ impl Queue {
         };
         let size = item.size();
         *bytes += size;
-        let is_over = *bytes > self.limits.backlog;
         let wakes = if rooms.lack(&item.push.target) {
             slot.withheld.push_back(item);
             *withheld += size;
@@ -212,6 +214,8 @@ impl Queue {
             true
         };
         self.metrics.queue_bytes.inc_by(size as i64);
+        let Limits { backlog, .. } = self.limits;
+        let is_over = inner.bytes - inner.withheld > backlog || inner.withheld > backlog.saturating_mul(KEPT_BACK);
         if is_over {
             self.empty(&mut inner, State::LetGo, "backlog");
         }
@@ -394,11 +398,15 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// How it keeps up.
+    /// How it keeps up. What is kept back counts as well: it waits for answers behind what is owed.
     pub fn pace(&self, now: Instant) -> Pace {
         let inner = self.inner.lock();
-        let is_silent = inner.waiting_since.is_none_or(|since| now >= since + SILENT);
-        match (inner.bytes - inner.withheld > self.limits.backlog / 4, is_silent) {
+        let is_much = inner.bytes > self.limits.backlog / 4;
+        // An answer to what it is owed shows that it is alive, however much of that stands before a question. A little that
+        // is kept back is no reason to read on.
+        let since = inner.waiting_since.or(inner.telling_since.filter(|_| is_much));
+        let is_silent = since.map_or(!is_much, |since| now >= since + SILENT);
+        match (is_much, is_silent) {
             (true, true) => Pace::Hangs,
             (true, false) => Pace::Lags,
             (false, true) => Pace::Idle,

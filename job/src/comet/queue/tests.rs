@@ -445,3 +445,41 @@ async fn much_that_is_kept_back_is_asked_about_at_once() {
     queue.revoke(&partition);
     assert_eq!(queue.size(), (0, 0, State::Open));
 }
+
+/// Owes the comet half a mebibyte to a room.
+fn owe_much(queue: &Queue, partition: &Arc<Partition>, offset: u64, room: &str, now: Instant) {
+    let message = PushMsg { r#type: 1, room: room.into(), msg: vec![0; 512 * 1024].into(), ..Default::default() };
+    let push = Push::decode(&record(partition.number, offset, &message), 1, now).unwrap();
+    partition.ledger.lock().open(offset, 1);
+    assert!(queue.push(partition, Item { push: Arc::new(push), speed: 0 }, now));
+}
+
+#[tokio::test]
+async fn a_comet_lags_by_what_is_kept_back_long_before_it_is_let_go_for_that() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &["r"], &[], now);
+    let half_mebibytes = |bytes: usize| bytes as u64 / (512 * 1024);
+    let quarter = half_mebibytes(LIMITS.backlog / 4);
+    owe_much(&queue, &partition, 0, "r", now);
+    (1..quarter).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.pace(now), Pace::Lags, "it is asked about it, and answers");
+    assert_eq!(queue.pace(now + SILENT), Pace::Hangs);
+    let most = half_mebibytes(LIMITS.backlog * KEPT_BACK);
+    (quarter..most).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.size().2, State::Open);
+    (most..most + 2).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.size(), (0, 0, State::LetGo));
+}
+
+#[tokio::test]
+async fn a_comet_from_which_little_is_kept_back_is_no_reason_to_read_on() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    owe_room(&queue, &partition, 0, "s", now);
+    queue.tell(now);
+    assert_eq!(queue.pace(now), Pace::Idle);
+}
