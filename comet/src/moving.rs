@@ -3,9 +3,15 @@
 //! given all of it there (`through`). It says so here, and is answered and closed once jobs have vouched here for
 //! everything before, and that is written: what is between comes on both, and the client drops one by its id.
 //!
+//! That is for rooms and for all. What is for its key goes to one comet, wherever logic had noted the key, so its offset
+//! says nothing. Logic writes a record to this comet when it notes the key elsewhere, behind what it had sent here, and
+//! that is waited for, too. What a logic resolved before and wrote after is looked for as any key that is not here.
+//!
 //! Who does not move in time is told of a gap and closed, like whoever cannot move.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,10 +74,11 @@ async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
     }
 }
 
-/// Waits until everything before these offsets was written to a client that has moved, and closes its connection here.
-/// Returns the reply to its request.
+/// Waits until everything before these offsets and all that was sent here for its key was written to a client that has
+/// moved, and closes its connection here. Returns the reply to its request. Part of the connection's own task.
 pub async fn leave(shard: Rc<Shard>, channel: Rc<Channel>, request: Packet, through: Through) -> Packet {
     shard.shared.interest.vouched(&through).await;
+    poll_fn(|_| if channel.has_its_keys() { Poll::Ready(()) } else { Poll::Pending }).await;
     // Every push that came before that is in the inbox before this.
     let (written, done) = oneshot::channel();
     shard.shared.shards[shard.index].send(Command::Flush(written));

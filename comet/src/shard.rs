@@ -51,6 +51,8 @@ pub enum Command {
     Depart(Mid, Key),
     /// Close the connection of this key, unless it was made after this, in Unix milliseconds; 0 = whenever.
     Kick(Key, u64),
+    /// Logic has noted this key elsewhere and sends nothing more here for its connection, unless that was made after this.
+    Elsewhere(Key, u64),
     /// Accept clients from these sockets until told to stop.
     Accept(Sockets, CancellationToken),
     /// How many are in each room here?
@@ -91,9 +93,18 @@ pub struct Order {
     pub sender: Sender,
     /// Room in the inboxes, or among the broadcasts with a speed, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
-    /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
+    /// Answered when the push is in a fan-out round, with the keys that go without. Whoever waits for it sends as
     /// fast as this shard writes: its inbox never holds more than was in flight.
-    pub taken: oneshot::Sender<Vec<Key>>,
+    pub taken: oneshot::Sender<Without>,
+}
+
+/// The keys of a push that were not given it.
+#[derive(Debug, Default)]
+pub struct Without {
+    /// They are not here.
+    pub missing: Vec<Key>,
+    /// They had something later meanwhile, and were told.
+    pub overtaken: Vec<Key>,
 }
 
 /// Whom a push is for.
@@ -311,16 +322,25 @@ impl Shard {
         self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
     }
 
+    /// The connection of this key, unless it was made after this, in Unix milliseconds; 0 = whenever. A key that has come
+    /// back since is another connection than the one that was meant.
+    fn made_before(&self, key: &Key, before: u64) -> Option<Rc<Channel>> {
+        self.bucket.get(key).filter(|found| before == 0 || found.connected_ms.get() <= before)
+    }
+
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
             Command::Push(_) | Command::Settle { .. } | Command::Flush(_) => unreachable!("they belong to a round"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
             Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
             Command::Kick(key, before) => {
-                // A key that has come back since is another connection than the one this is about.
-                let channel = self.bucket.get(&key).filter(|found| before == 0 || found.connected_ms.get() <= before);
-                if let Some(channel) = channel {
+                if let Some(channel) = self.made_before(&key, before) {
                     channel.close(Close::Kicked);
+                }
+            }
+            Command::Elsewhere(key, before) => {
+                if let Some(channel) = self.made_before(&key, before) {
+                    channel.is_noted_elsewhere();
                 }
             }
             Command::Accept(sockets, accepting) => self.accept(sockets, &accepting),

@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use proto::envelope::Gap;
+use proto::envelope::{Gap, GapRange, PushId};
 use proto::packet::Packet;
 use proto::{Key, op};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Order, Shard, Target};
+use super::{Order, Shard, Target, Without};
 use crate::fanout::Round;
 use crate::message::Push;
 use crate::pace;
@@ -25,17 +25,17 @@ impl Shard {
         round: &mut Round,
     ) -> Option<Arc<OwnedSemaphorePermit>> {
         let Order { push, target, sender, budget, taken } = order;
-        let (missing, budget) = match target {
+        let (without, budget) = match target {
             Target::Keys { mut keys, op, late } => {
-                if late {
-                    self.leave_out_overtaken(&push, &mut keys, &sender, repeats);
-                }
-                (self.keys(&push, keys, op, &sender, repeats, round), Some(budget))
+                let overtaken =
+                    if late { self.leave_out_overtaken(&push, &mut keys, op, &sender, repeats) } else { vec![] };
+                let missing = self.keys(&push, keys, op, &sender, repeats, round);
+                (Without { missing, overtaken }, Some(budget))
             }
-            target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
+            target => (Without::default(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
         // Whoever asked may have given up by now; the push is on its way all the same.
-        let _asker_gone = taken.send(missing);
+        let _asker_gone = taken.send(without);
         budget
     }
 
@@ -69,15 +69,26 @@ impl Shard {
     }
 
     /// Job looked for these keys while a later record was on its way to where they are: order is worth more than what is
-    /// late. What job sends for such a key comes in order, so the last part tells for all.
-    fn leave_out_overtaken(&self, push: &Push, keys: &mut Vec<Key>, sender: &Sender, repeats: &Repeats) {
+    /// late. What job sends for such a key comes in order, so the last part tells for all. Returns the keys that go without,
+    /// which were told of it as far as they can be.
+    fn leave_out_overtaken(
+        &self,
+        push: &Push,
+        keys: &mut Vec<Key>,
+        op: i32,
+        sender: &Sender,
+        repeats: &Repeats,
+    ) -> Vec<Key> {
         let Some(last) = push.parts().last() else {
-            return;
+            return vec![];
         };
-        let all = keys.len();
-        keys.retain(|key| !repeats.has_later(sender, last.id, key));
-        let messages = push.messages() * (all - keys.len());
-        self.shared.metrics.dropped("overtaken", messages as u64);
+        let overtaken: Vec<Key> = keys.extract_if(.., |key| repeats.has_later(sender, last.id, key)).collect();
+        self.shared.metrics.dropped("overtaken", (push.messages() * overtaken.len()) as u64);
+        let here = overtaken.iter().filter_map(|key| self.bucket.get(key));
+        for channel in here.filter(|channel| channel.variant.is_envelope() && channel.accepts(op)) {
+            channel.reply(&overtaken_gap(push));
+        }
+        overtaken
     }
 
     fn keys(
@@ -118,8 +129,7 @@ impl Shard {
 
     /// Tells of a gap whoever can be told; returns the others.
     pub(super) fn missed(&self, gap: &Gap) -> Vec<Entry> {
-        let body = serde_json::to_vec(gap).expect("a gap is plain data");
-        let packet = Packet::new(op::GAP, 0, body);
+        let packet = packet(gap);
         let mut others = Vec::new();
         for (index, channel) in self.connections.borrow().iter() {
             if channel.variant.is_envelope() {
@@ -130,4 +140,15 @@ impl Shard {
         }
         others
     }
+}
+
+/// What a client is told that goes without a push because it had a later one.
+fn overtaken_gap(push: &Push) -> Packet {
+    let range = |id: PushId| GapRange { room: None, partition: id.partition, from: id.offset, to: id.offset };
+    let ranges = push.parts().iter().map(|part| range(part.id)).collect();
+    packet(&Gap { reason: "overtaken".into(), dropped: push.messages() as u64, ranges })
+}
+
+fn packet(gap: &Gap) -> Packet {
+    Packet::new(op::GAP, 0, serde_json::to_vec(gap).expect("a gap is plain data"))
 }

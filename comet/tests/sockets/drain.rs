@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comet::logic::memory::MemoryLogic;
-use proto::comet::{BroadcastRoomReq, Id, Owner};
+use proto::comet::{BroadcastRoomReq, Id, Owner, PushMsgReq};
 use proto::delivery::down::Frame;
-use proto::delivery::{Down, Mark, Marks};
+use proto::delivery::{Down, KickReq, Mark, Marks};
 use runtime::Process;
 use runtime::pod::DRAIN_ANNOTATION;
 use tokio::net::TcpStream;
@@ -129,6 +129,11 @@ fn down(frame: Frame) -> Down {
     Down { frame: Some(frame), ..Down::default() }
 }
 
+/// Logic has noted key `k` elsewhere, by a record behind all that it had sent here for it.
+fn noted_elsewhere() -> Frame {
+    Frame::Kick(KickReq { keys: vec!["k".into()], reason: "moving".into(), ..Default::default() })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_its_new_connection() {
     let (comet, logic) = comet(&["--flush", "1s"]).await;
@@ -141,6 +146,7 @@ async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_
     let order = client.packet().await;
     assert_eq!((order.op, &order.body[..]), (18, &br#"{"withinMs":4000,"nodes":[]}"#[..]));
     client.send(&packet(18, 2, r#"[{"3":1},{"3":2}]"#)).await;
+    frames.send(down(noted_elsewhere())).unwrap();
     frames.send(down(room(0))).unwrap();
     frames.send(down(mark(1))).unwrap();
     assert_eq!(client.packet().await.op, 25);
@@ -153,6 +159,32 @@ async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_
     assert_eq!(client.rest().await, packet(18, 2, ""));
     eventually("logic is told", || disconnected(&logic).len() == 1).await;
     assert_eq!((comet.closed("moved"), comet.closed("drain")), (1.0, 0.0));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_is_not_let_go_before_all_that_was_sent_here_for_its_key_came() {
+    let (comet, _) = comet(&["--flush", "1s"]).await;
+    let (frames, _, mark) = job(&comet).await;
+    frames.send(down(mark(1))).unwrap();
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","accepts":[1000],"caps":["move"]}"#)).await;
+    assert_eq!(client.packet().await.op, 8);
+    comet.process.shutdown.begin();
+    assert_eq!(client.packet().await.op, 18);
+    // It was let in elsewhere when that had not seen what is still on its way to here.
+    client.send(&packet(18, 2, r#"[{"3":1}]"#)).await;
+    // Were it let go now, it would be told so before the next push.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let owner = Some(Owner { group: "g".into(), generation: 1, floor: Some(0) });
+    let ids = vec![Id { epoch: 7, partition: 3, offset: 5, ..Id::default() }];
+    let keys = PushMsgReq { keys: vec!["k".into()], proto: Some(raw(&["m"])), proto_op: 1000, ids, owner, late: false };
+    frames.send(down(Frame::Keys(keys))).unwrap();
+    frames.send(down(noted_elsewhere())).unwrap();
+    let pushed = client.packet().await;
+    assert_eq!((pushed.op, pushed.body.last()), (25, Some(&b'm')));
+    assert_eq!(client.rest().await, packet(18, 2, ""));
+    assert_eq!((comet.closed("moved"), comet.closed("kicked")), (1.0, 0.0));
     comet.stop().await;
 }
 

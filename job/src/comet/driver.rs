@@ -185,7 +185,10 @@ impl Driver {
                         }
                     }
                 }
-                Sent::Batch(batch, at) if remark.code == 0 => self.called(&batch, at, Ok(remark.not_here)),
+                Sent::Batch(batch, at) if remark.code == 0 => {
+                    self.fleet.seeker().overtaken(&batch, &remark.overtaken);
+                    self.called(&batch, at, Ok(remark.not_here));
+                }
                 Sent::Batch(batch, at) => self.called(&batch, at, Err(grpc::said(remark.code, remark.text))),
             }
         }
