@@ -84,6 +84,8 @@ pub async fn leave(shard: Rc<Shard>, channel: Rc<Channel>, request: Packet, thro
     shard.shared.shards[shard.index].send(Command::Flush(written));
     // A shard does not end before its connections.
     let _ending = done.await;
+    // Where it is now such a broadcast may have been over, or begun, before it came.
+    shard.pacer.finish(&channel);
     channel.close(Close::Moved);
     Packet { body: Bytes::new(), ..request }
 }

@@ -175,7 +175,8 @@ pub struct Shard {
     count: Arc<AtomicUsize>,
     wheel: RefCell<Wheel>,
     serial: Cell<u32>,
-    pacer: pace::Pacer,
+    /// The broadcasts that are sent here at a speed.
+    pub pacer: pace::Pacer,
 }
 
 /// A channel's place in its shard. Dropping it gives the place, the key and the count back.

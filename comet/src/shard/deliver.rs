@@ -1,6 +1,5 @@
 //! How a shard takes pushes into a round, less what it had before, and what it tells when some did not come.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashSet;
@@ -59,8 +58,7 @@ impl Shard {
             Target::All(op) => round.all(&self.bucket, new, op),
             Target::Paced(op, per_second) => {
                 let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op));
-                let members = members.map(|channel| Rc::downgrade(&channel)).collect();
-                self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
+                self.pacer.add(pace::Job::new(new, members, per_second, budget));
                 return None;
             }
             Target::Keys { .. } => unreachable!("keys are pushed to one by one"),

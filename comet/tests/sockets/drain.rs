@@ -189,6 +189,30 @@ async fn who_moves_is_not_let_go_before_all_that_was_sent_here_for_its_key_came(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_moves_is_given_at_once_what_slow_broadcasts_would_have_given_it_later() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut others = Vec::new();
+    for index in 0..30 {
+        others.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}","accepts":[1000]}}"#)).await);
+    }
+    let mut moving = Client::tcp(&comet).await;
+    moving.send(&packet(7, 1, r#"{"key":"k","accepts":[1000],"caps":["move"]}"#)).await;
+    assert_eq!(moving.packet().await.op, 8);
+    // Half a minute each, and it is the last to get them.
+    comet.push_all(1000, 1, raw(&["first"])).await;
+    comet.push_all(1000, 1, raw(&["second"])).await;
+    comet.process.shutdown.begin();
+    assert_eq!(moving.packet().await.op, 18);
+    let Frame::Kick(elsewhere) = noted_elsewhere() else { unreachable!("it is one") };
+    comet.delivery().kick(elsewhere).await.unwrap();
+    moving.send(&packet(18, 2, "[]")).await;
+    let (first, second) = (moving.packet().await.body, moving.packet().await.body);
+    assert!(first.ends_with(b"first") && second.ends_with(b"second"), "{first:?} {second:?}");
+    assert_eq!(moving.rest().await, packet(18, 2, ""));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_can_move_and_does_not_is_told_of_a_gap_and_closed() {
     let (comet, _) = comet(&[]).await;
     let mut client = Client::tcp(&comet).await;
