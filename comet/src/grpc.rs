@@ -203,14 +203,20 @@ impl Service {
             if let Some(offset) = sent.checked_sub(1) {
                 owners.see(&group, PushId { epoch, partition, offset }, generation);
             }
-            match owners.hear(&group, epoch, partition, generation, from..through) {
-                Heard::Fenced => fenced.push(partition),
-                Heard::Whole => floors.push((partition, floor)),
-                Heard::Missed(missed) => {
-                    // Were it sent all the same, it would come after what is later.
-                    floors.push((partition, floor.max(from)));
-                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+            let floor = match owners.hear(&group, epoch, partition, generation, from..through) {
+                Heard::Fenced => {
+                    fenced.push(partition);
+                    continue;
                 }
+                Heard::Whole => floor,
+                Heard::Missed(missed) => {
+                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+                    // Were it sent all the same, it would come after what is later.
+                    floor.max(from)
+                }
+            };
+            if owners.settle(&group, epoch, partition, floor) {
+                floors.push((partition, floor));
             }
         }
         if !self.claims.are_settled() && owners.are_complete() {
@@ -220,6 +226,9 @@ impl Service {
         self.shared.interest.has_heard();
         if !ranges.is_empty() {
             missed::tell(&self.shared, ranges);
+        }
+        if floors.is_empty() {
+            return fenced;
         }
         let (group, floors): (Arc<str>, Arc<[(u32, u64)]>) = (group.into(), floors.into());
         for shard in &self.shared.shards {

@@ -32,6 +32,8 @@ struct Partition {
     heard: Option<u64>,
     /// Nothing from here on was sent here, nor vouched for.
     seen: u64,
+    /// What is before is a repeat, as shards were told.
+    settled: u64,
 }
 
 /// How far anything of each partition was seen at some moment.
@@ -93,6 +95,12 @@ impl Owners {
         if before < vouched.start { Heard::Missed(before..vouched.start) } else { Heard::Whole }
     }
 
+    /// What is before this floor is a repeat, as its owner says. Returns whether that is news.
+    pub fn settle(&mut self, group: &str, epoch: u32, partition: u32, floor: u64) -> bool {
+        let known = self.group(group).partitions.get_mut(&(epoch, partition)).filter(|known| known.settled < floor);
+        known.map(|known| known.settled = floor).is_some()
+    }
+
     /// The topic has so many partitions, as an owner of some of them says.
     pub fn count(&mut self, group: &str, epoch: u32, partitions: u32) {
         let known = self.group(group).counts.entry(epoch).or_default();
@@ -147,7 +155,7 @@ impl Owners {
     }
 
     fn admit(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> Option<&mut Partition> {
-        let fresh = Partition { generation, heard: None, seen: 0 };
+        let fresh = Partition { generation, heard: None, seen: 0, settled: 0 };
         let known = self.group(group).partitions.entry((epoch, partition)).or_insert(fresh);
         known.generation = known.generation.max(generation);
         (known.generation == generation).then_some(known)
@@ -255,6 +263,15 @@ mod tests {
         assert!(owners.have_vouched(&Through::from([(0, 9)])) && !owners.have_vouched(&Through::from([(0, 10)])));
         assert!(!owners.have_vouched(&Through::from([(1, 4)])), "what came is not yet all that was to come");
         assert!(!owners.have_vouched(&Through::from([(7, 4)])), "its owner has not come here yet");
+    }
+
+    #[test]
+    fn a_floor_is_news_when_it_has_risen() {
+        let mut owners = Owners::default();
+        hear(&mut owners, 1, 0..9);
+        let floors = [0, 5, 5, 4, 6].map(|floor| owners.settle("g", 1, 0, floor));
+        assert_eq!(floors, [false, true, false, false, true]);
+        assert!(!owners.settle("g", 1, 8, 3), "nobody has claimed it");
     }
 
     #[test]

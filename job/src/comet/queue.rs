@@ -98,6 +98,9 @@ struct Inner {
     bytes: usize,
     /// Bytes of what is kept back, for rooms that nobody is in there.
     withheld: usize,
+    /// Of so many kept back bytes the comet was asked already, or need not be: another [`interest::ASK`] are asked about at
+    /// once, fewer with the next word to all comets.
+    asked: usize,
     /// Records, those that are kept back not counted.
     items: usize,
     /// Whether the comet may not have been told of some partition.
@@ -172,7 +175,7 @@ impl Queue {
     pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
         let offset = item.push.id.offset;
         let mut inner = self.inner.lock();
-        let Inner { state, slots, rooms, bytes, withheld, items, waiting_since, .. } = &mut *inner;
+        let Inner { state, slots, rooms, bytes, withheld, asked, items, waiting_since, .. } = &mut *inner;
         let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
@@ -197,9 +200,10 @@ impl Queue {
         let wakes = if rooms.lack(&item.push.target) {
             slot.withheld.push_back(item);
             *withheld += size;
-            let is_much = *withheld > interest::ASK;
+            let is_much = *withheld > *asked + interest::ASK;
             if is_much {
                 slot.told.read = slot.told.read.max(offset + 1);
+                *asked = *withheld;
                 inner.must_tell = true;
                 inner.telling_since.get_or_insert(now);
             }
@@ -435,7 +439,7 @@ impl Queue {
         }
         self.metrics.drop_records(reason, dropped);
         self.metrics.queue_bytes.dec_by(inner.bytes as i64);
-        (inner.bytes, inner.withheld, inner.items) = (0, 0, 0);
+        (inner.bytes, inner.withheld, inner.asked, inner.items) = (0, 0, 0, 0);
         (inner.waiting_since, inner.telling_since) = (None, None);
         inner.poked.clear();
         inner.timers.clear();

@@ -483,3 +483,24 @@ async fn a_comet_from_which_little_is_kept_back_is_no_reason_to_read_on() {
     queue.tell(now);
     assert_eq!(queue.pace(now), Pace::Idle);
 }
+
+#[tokio::test]
+async fn however_much_is_kept_back_the_comet_is_asked_about_it_once_a_mebibyte() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    word(&queue);
+    let message = PushMsg { r#type: 1, room: "r".into(), msg: vec![0; 32 * 1024].into(), ..Default::default() };
+    let mut asked = vec![];
+    for offset in 0..320 {
+        let push = Push::decode(&record(0, offset, &message), 1, now).unwrap();
+        partition.ledger.lock().open(offset, 1);
+        assert!(queue.push(&partition, Item { push: Arc::new(push), speed: 0 }, now));
+        asked.extend(word(&queue).map(|(word, ..)| word));
+    }
+    assert!((9..=10).contains(&asked.len()), "{} questions about ten mebibytes", asked.len());
+    asked.iter().for_each(|word| queue.told(word));
+    let left = queue.size().0;
+    assert!(left <= interest::ASK + 64 * 1024, "{left} bytes are kept back that were not asked about");
+}

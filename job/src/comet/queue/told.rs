@@ -81,6 +81,7 @@ impl Queue {
     pub fn tell(&self, now: Instant) {
         let mut inner = self.inner.lock();
         inner.slots.values_mut().for_each(|slot| slot.told.read = slot.partition.ledger.lock().next());
+        inner.asked = inner.withheld;
         if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(Slot::is_behind) {
             return;
         }
@@ -134,6 +135,7 @@ impl Queue {
         let bytes = passed.iter().map(Item::size).sum::<usize>();
         inner.bytes -= bytes;
         inner.withheld -= bytes;
+        inner.asked = inner.asked.min(inner.withheld);
         drop(inner);
         self.metrics.queue_bytes.dec_by(bytes as i64);
         vouch.partition.answer(passed.iter().map(|item| item.push.id.offset));
