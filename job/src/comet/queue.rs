@@ -5,6 +5,7 @@
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
 mod interest;
+mod kept;
 mod pace;
 mod slot;
 mod told;
@@ -197,8 +198,8 @@ impl Queue {
         };
         let size = item.size();
         *bytes += size;
-        let wakes = if rooms.lack(&item.push.target) {
-            slot.withheld.push_back(item);
+        let wakes = if let Some(room) = rooms.lacked(&item.push.target) {
+            slot.withheld.push(room, item);
             *withheld += size;
             let is_much = *withheld > *asked + interest::ASK;
             if is_much {
@@ -432,8 +433,10 @@ impl Queue {
         let mut dropped = 0;
         for slot in inner.slots.values_mut() {
             slot.poked = false;
+            // What is kept back is for nobody there, as far as is known.
+            let (kept, _) = slot.withheld.size();
             let items = slot.clear();
-            dropped += items.len();
+            dropped += items.len() - kept;
             items.iter().for_each(|item| slot.told.miss(item.push.id.offset));
             slot.partition.answer(items.iter().map(|item| item.push.id.offset));
         }
@@ -449,7 +452,7 @@ impl Queue {
         let Some(slot) = inner.slots.remove(&partition) else {
             return;
         };
-        let (kept, withheld) = (slot.withheld.len(), slot.withheld.iter().map(Item::size).sum::<usize>());
+        let (kept, withheld) = slot.withheld.size();
         let items = slot.everything();
         let size = items.iter().map(Item::size).sum::<usize>();
         self.metrics.queue_bytes.dec_by(size as i64);

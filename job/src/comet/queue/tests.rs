@@ -6,6 +6,7 @@ use proto::logic::PushMsg;
 use tokio::time::Instant;
 
 use super::*;
+use crate::metrics::Reason;
 use crate::push::Push;
 use crate::push::tests::{partition, record};
 use crate::rig::LIMITS;
@@ -503,4 +504,18 @@ async fn however_much_is_kept_back_the_comet_is_asked_about_it_once_a_mebibyte()
     asked.iter().for_each(|word| queue.told(word));
     let left = queue.size().0;
     assert!(left <= interest::ASK + 64 * 1024, "{left} bytes are kept back that were not asked about");
+}
+
+#[tokio::test]
+async fn what_is_kept_back_when_a_comet_goes_is_no_loss() {
+    let partition = partition(0);
+    let metrics = Metrics::default();
+    let queue = Queue::new(LIMITS, metrics.clone());
+    queue.assign(&partition, 0);
+    let now = Instant::now();
+    say(&queue, &["r"], &[], now);
+    (0..3).for_each(|offset| owe_room(&queue, &partition, offset, ["r", "s", "s"][offset as usize], now));
+    queue.close("gone");
+    assert_eq!(partition.ledger.lock().committed(), 3);
+    assert_eq!(metrics.dropped.get_or_create(&Reason { reason: "gone" }).get(), 1);
 }

@@ -65,8 +65,7 @@ impl Slot {
 
     /// Whether something is kept back about which the comet was not asked on this stream.
     fn keeps_more_back(&self) -> bool {
-        self.withheld.back().is_some_and(|last| self.told.reached <= last.push.id.offset)
-            && self.told.reached < self.reach()
+        self.withheld.last().is_some_and(|last| self.told.reached <= last) && self.told.reached < self.reach()
     }
 
     /// Whether there is something to tell: the floor is past what the comet knows, or something is kept back.
@@ -129,8 +128,7 @@ impl Queue {
         let mut passed = vec![];
         if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.partition, &vouch.partition)) {
             slot.told.answered = slot.told.answered.max(vouch.through);
-            let count = slot.withheld.partition_point(|item| item.push.id.offset < vouch.sent);
-            passed.extend(slot.withheld.drain(..count));
+            passed = slot.withheld.before(vouch.sent);
         }
         let bytes = passed.iter().map(Item::size).sum::<usize>();
         inner.bytes -= bytes;
