@@ -157,7 +157,8 @@ impl Service {
         };
         self.shared.metrics.push("room");
         let sender = self.admit(&ids, owner.as_ref())?;
-        let since = match self.shared.interest.audience(&room_id) {
+        let partition = ids.first().filter(|id| id.epoch != 0).map(|id| id.partition);
+        let since = match self.shared.interest.audience(&room_id, partition) {
             Audience::Nobody => return Ok(Pending::default()),
             Audience::Since(since) => since,
         };

@@ -13,6 +13,8 @@ pub struct Owners {
     groups: HashMap<Arc<str>, Group>,
     /// Group and epoch of which something was sent or vouched for last.
     latest: Option<(Arc<str>, u32)>,
+    /// How far anything of that was seen, until more is: rooms that begin meanwhile share it.
+    snapshot: Option<Arc<Seen>>,
 }
 
 /// What one consumer group told.
@@ -52,6 +54,12 @@ impl Seen {
         id.epoch == self.epoch && group == &*self.group && at.is_ok_and(|at| id.offset < self.offsets[at].1)
     }
 
+    /// The same of this partition alone, when it says something of others as well.
+    pub fn narrowed(&self, partition: u32) -> Option<Self> {
+        let only = self.offsets.iter().copied().filter(|(of, _)| *of == partition).collect();
+        (self.offsets.len() > 1).then(|| Self { group: self.group.clone(), epoch: self.epoch, offsets: only })
+    }
+
     /// The same for clients.
     pub fn through(&self) -> Through {
         self.offsets.iter().copied().collect()
@@ -89,9 +97,10 @@ impl Owners {
             return Heard::Fenced;
         };
         let before = known.heard.filter(|_| epoch != 0).unwrap_or(vouched.start);
+        let is_news = known.heard.is_none() || known.seen < vouched.end;
         known.heard = Some(before.max(vouched.start).max(vouched.end));
         known.seen = known.seen.max(vouched.end);
-        self.turn_to(group, epoch);
+        self.turn_to(group, epoch, is_news);
         if before < vouched.start { Heard::Missed(before..vouched.start) } else { Heard::Whole }
     }
 
@@ -121,14 +130,22 @@ impl Owners {
         let Some(known) = self.admit(group, id.epoch, id.partition, generation) else {
             return false;
         };
+        let is_news = known.seen <= id.offset;
         known.seen = known.seen.max(id.offset.saturating_add(1));
-        self.turn_to(group, id.epoch);
+        self.turn_to(group, id.epoch, is_news);
         true
     }
 
     /// How far anything was seen by now: what comes later, or is pushed later, lies behind it, unless it is sent again.
     /// None before anything came that has an epoch.
-    pub fn seen(&self) -> Option<Seen> {
+    pub fn seen(&mut self) -> Option<Arc<Seen>> {
+        if self.snapshot.is_none() {
+            self.snapshot = self.look().map(Arc::new);
+        }
+        self.snapshot.clone()
+    }
+
+    fn look(&self) -> Option<Seen> {
         let (group, epoch) = self.latest.clone()?;
         let offsets = self.groups.get(&group)?.partitions.iter().filter(|((at, _), _)| *at == epoch);
         let mut offsets: Box<[(u32, u64)]> = offsets.map(|((_, number), known)| (*number, known.seen)).collect();
@@ -147,10 +164,14 @@ impl Owners {
         })
     }
 
-    fn turn_to(&mut self, group: &str, epoch: u32) {
+    /// Something of this was sent or vouched for, more than before or not.
+    fn turn_to(&mut self, group: &str, epoch: u32, is_news: bool) {
         let is_latest = self.latest.as_ref().is_some_and(|(of, at)| **of == *group && *at == epoch);
         if epoch != 0 && !is_latest {
             self.latest = Some((group.into(), epoch));
+        }
+        if is_news || !is_latest {
+            self.snapshot = None;
         }
     }
 
@@ -243,7 +264,13 @@ mod tests {
         assert!(!seen.covers("g", id(3, 8)) && !seen.covers("g", id(0, 9)) && !seen.covers("g", id(1, 0)));
         assert!(!seen.covers("h", id(3, 7)) && !seen.covers("g", PushId { epoch: 2, ..id(3, 7) }));
         assert!(!owners.see("g", id(3, 20), 0), "a zombie is not listened to");
-        assert_eq!(owners.seen().unwrap(), seen);
+        assert!(owners.see("g", id(3, 6), 1), "it is sent again");
+        assert!(Arc::ptr_eq(&owners.seen().unwrap(), &seen), "nothing new: all who ask share one");
+        assert_eq!(owners.hear("g", 1, 5, 1, 0..0), Heard::Whole);
+        assert_eq!(owners.seen().unwrap().through(), Through::from([(0, 9), (3, 8), (5, 0)]));
+        let only = seen.narrowed(3).unwrap();
+        assert_eq!((only.through(), only.narrowed(3)), (Through::from([(3, 8)]), None));
+        assert!(only.covers("g", id(3, 7)) && !only.covers("g", id(0, 8)));
     }
 
     #[test]
