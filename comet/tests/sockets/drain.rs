@@ -218,10 +218,15 @@ async fn who_can_move_and_does_not_is_told_of_a_gap_and_closed() {
     let mut client = Client::tcp(&comet).await;
     client.send(&packet(7, 1, r#"{"key":"k","caps":["move"]}"#)).await;
     assert_eq!(client.packet().await.op, 8);
-    client.send(&packet(18, 2, "{}")).await;
-    assert_eq!(client.packet().await.op, 24, "a body that is no list");
+    // An offset that nobody will ever vouch for: it would wait for ever.
+    client.send(&packet(18, 2, r#"[{"0":9223372036854775807}]"#)).await;
+    let refused = client.packet().await;
+    assert_eq!((refused.op, refused.seq), (24, 2));
+    assert!(refused.body.starts_with(br#"{"code":"unexpected_op""#), "it was not told to");
     comet.process.shutdown.begin();
     assert_eq!(client.packet().await.op, 18);
+    client.send(&packet(18, 3, "{}")).await;
+    assert_eq!((client.packet().await.op), 24, "a body that is no list");
     let gap = client.packet().await;
     assert_eq!((gap.op, &gap.body[..]), (23, &br#"{"reason":"drain","dropped":0,"ranges":[]}"#[..]));
     assert_eq!(client.packet().await.op, 24);
