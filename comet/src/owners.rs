@@ -56,8 +56,11 @@ impl Seen {
 
     /// The same of this partition alone, when it says something of others as well.
     pub fn narrowed(&self, partition: u32) -> Option<Self> {
-        let only = self.offsets.iter().copied().filter(|(of, _)| *of == partition).collect();
-        (self.offsets.len() > 1).then(|| Self { group: self.group.clone(), epoch: self.epoch, offsets: only })
+        if self.offsets.len() <= 1 {
+            return None;
+        }
+        let offsets = self.offsets.iter().copied().filter(|(of, _)| *of == partition).collect();
+        Some(Self { group: self.group.clone(), epoch: self.epoch, offsets })
     }
 
     /// The same for clients.
@@ -153,15 +156,18 @@ impl Owners {
         Some(Seen { group, epoch, offsets })
     }
 
-    /// Whether owners have vouched for everything before these offsets.
+    /// Whether owners have vouched for everything before these offsets, which another comet has promised to give from
+    /// there on. A partition that is not among them was not promised there yet: nothing of it may have been sent here.
     pub fn have_vouched(&self, through: &Through) -> bool {
-        let Some((group, epoch)) = &self.latest else {
+        let known = self.latest.as_ref().and_then(|(group, epoch)| Some((self.groups.get(group)?, epoch)));
+        let Some((Group { partitions, .. }, epoch)) = known else {
             return through.is_empty();
         };
-        through.iter().all(|(number, offset)| {
-            let known = self.groups.get(group).and_then(|group| group.partitions.get(&(*epoch, *number)));
-            known.and_then(|known| known.heard).is_some_and(|heard| heard >= *offset)
-        })
+        let heard = |number| partitions.get(&(*epoch, number)).and_then(|known| known.heard);
+        let mut ours =
+            partitions.iter().filter(|((at, _), known)| at == epoch && known.heard.is_some_and(|heard| heard > 0));
+        through.iter().all(|(number, offset)| heard(*number).is_some_and(|heard| heard >= *offset))
+            && ours.all(|((_, number), _)| through.contains_key(number))
     }
 
     /// Something of this was sent or vouched for, more than before or not.
@@ -288,8 +294,13 @@ mod tests {
         hear(&mut owners, 1, 0..9);
         assert!(owners.claim("g", 1, 1, 1) && owners.see("g", id(1, 30), 1));
         assert!(owners.have_vouched(&Through::from([(0, 9)])) && !owners.have_vouched(&Through::from([(0, 10)])));
-        assert!(!owners.have_vouched(&Through::from([(1, 4)])), "what came is not yet all that was to come");
-        assert!(!owners.have_vouched(&Through::from([(7, 4)])), "its owner has not come here yet");
+        assert!(!owners.have_vouched(&Through::from([(0, 9), (1, 4)])), "what came is not yet all that was to come");
+        assert!(!owners.have_vouched(&Through::from([(0, 9), (7, 4)])), "its owner has not come here yet");
+        assert!(!owners.have_vouched(&Through::new()), "no owner has come there yet");
+        assert_eq!(owners.hear("g", 1, 1, 1, 30..31), Heard::Whole);
+        assert!(
+            !owners.have_vouched(&Through::from([(0, 9)])) && owners.have_vouched(&Through::from([(0, 9), (1, 0)]))
+        );
     }
 
     #[test]
