@@ -223,11 +223,12 @@ impl Service {
         if !self.claims.are_settled() && owners.are_complete() {
             self.claims.settle();
         }
-        drop(owners);
-        self.shared.interest.has_heard();
         if !ranges.is_empty() {
+            // Before anybody who moves can see that the rest was vouched for: he would be gone before he is told.
             missed::tell(&self.shared, ranges);
         }
+        drop(owners);
+        self.shared.interest.has_heard();
         if floors.is_empty() {
             return fenced;
         }
@@ -343,3 +344,6 @@ pub async fn room_counts(shared: &Shared) -> HashMap<String, i32> {
     }
     merged(counts)
 }
+
+#[cfg(test)]
+mod tests;

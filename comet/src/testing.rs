@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::logic::Logic;
 use crate::message::Variant;
 use crate::metrics::Metrics;
-use crate::shard::{self, Command, Shard};
+use crate::shard::{self, Command, Inbox, Shard};
 use crate::shared::Shared;
 use crate::transport::TransportSettings;
 use crate::wire::Wire;
@@ -30,13 +30,18 @@ pub fn shard(logic: Arc<dyn Logic>) -> Rc<Shard> {
 
 /// The same, and what it is to be run with.
 pub fn shard_and_inbox(logic: Arc<dyn Logic>) -> (Rc<Shard>, mpsc::UnboundedReceiver<Command>) {
+    let (shared, inbox) = shared(logic);
+    let (commands, count) = inbox.into_parts();
+    (Shard::new(0, shared, count), commands)
+}
+
+/// A comet with this logic, and what its only shard would be run with.
+pub fn shared(logic: Arc<dyn Logic>) -> (Arc<Shared>, Inbox) {
     let config = Line::parse_from(["comet"]).comet;
     let (handle, inbox) = shard::handle();
     let metrics = Metrics::register(&runtime::Process::quiet().metrics);
     let transport = TransportSettings::new(&config).unwrap();
-    let shared = Arc::new(Shared::new(config, logic, metrics, transport, vec![handle]));
-    let (commands, count) = inbox.into_parts();
-    (Shard::new(0, shared, count), commands)
+    (Arc::new(Shared::new(config, logic, metrics, transport, vec![handle])), inbox)
 }
 
 /// A channel over a real socket whose other end is read by nobody. Needs a runtime.
