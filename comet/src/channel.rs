@@ -151,6 +151,11 @@ impl Channel {
         self.wake();
     }
 
+    /// Whether logic has noted its key for another server.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.get()
+    }
+
     /// Whether every push that is for its key has come, if any more of them would come here. A logic that does not say when
     /// a session was made, as goim's, does not say that either. For the connection's own task, which is woken when it is.
     pub fn has_its_keys(&self) -> bool {

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::channel::Channel;
 use crate::close::Close;
 use crate::shard::{Command, Shard};
+use crate::shared::Phase;
 use crate::wheel::Entry;
 
 /// How long a client has to move: less than a drain waits for its last clients.
@@ -63,11 +64,14 @@ pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
     }
 }
 
-/// Closes those who did not move in time.
+/// Closes those who did not move in time. Where the drain was called off meanwhile, who has not gone elsewhere stays.
 async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
     tokio::time::sleep(WITHIN).await;
+    let may_stay = shard.shared.phase.get() == Phase::Serving;
     for channel in told.into_iter().filter_map(|entry| shard.get(entry)) {
-        if channel.closing().is_none() {
+        if may_stay && !channel.is_elsewhere() {
+            channel.moving.set(Moving::Can);
+        } else if channel.closing().is_none() {
             channel.reply(&packet(op::GAP, &Gap { reason: "drain".into(), dropped: 0, ranges: vec![] }));
             channel.close(Close::Drain);
         }

@@ -25,7 +25,7 @@ use crate::fanout::Round;
 use crate::listen::{self, Sockets};
 use crate::logic::Held;
 use crate::message::Push;
-use crate::moving;
+use crate::moving::{self, Moving};
 use crate::pace;
 use crate::register;
 use crate::repeats::{Repeats, Sender};
@@ -214,10 +214,10 @@ impl Shard {
         self.serial.replace(self.serial.get().wrapping_add(1))
     }
 
-    /// Puts a channel in; another with the same key is closed.
+    /// Puts a channel in; another with the same key is closed. One that was told to move has moved, if only to here again.
     pub fn register(self: &Rc<Self>, channel: Rc<Channel>) -> Registration {
         if let Some(old) = self.bucket.insert(&channel) {
-            old.close(Close::Replaced);
+            old.close(if old.moving.get() == Moving::Told { Close::Moved } else { Close::Replaced });
         }
         let index = self.connections.borrow_mut().insert(channel.clone());
         self.count.fetch_add(1, Ordering::Relaxed);

@@ -340,6 +340,43 @@ async fn a_drain_that_is_called_off_keeps_whoever_is_left_and_takes_new_clients(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_to_move_by_a_drain_that_is_called_off_stays_or_comes_back_without_being_taken_for_another() {
+    let (operator, process) = Operator::of_a_pod();
+    let logic = Arc::new(MemoryLogic::default());
+    let comet = Comet::start_as(&["--drain-lease", "1h"], logic.clone(), process).await;
+    comet.prove(&logic).await;
+    let mut movers = Vec::new();
+    for key in ["stays", "comes back"] {
+        let mut client = Client::tcp(&comet).await;
+        client.send(&packet(7, 1, format!(r#"{{"key":"{key}","room_id":"r","caps":["move"]}}"#))).await;
+        assert_eq!(client.packet().await.op, 8);
+        movers.push(client);
+    }
+    operator.write(Some(1));
+    for client in &mut movers {
+        assert_eq!(client.packet().await.op, 18);
+    }
+    operator.write(None);
+    eventually("it is ready again", || comet.process.readiness.is_ready()).await;
+    let mut back = Client::tcp(&comet).await;
+    back.send(&packet(7, 1, r#"{"key":"comes back","room_id":"r","caps":["move"],"moving":true}"#)).await;
+    assert_eq!(back.packet().await.op, 8);
+    assert_eq!(movers[1].rest().await, [0; 0], "it is not told that another has taken its place");
+    tokio::time::sleep(comet::moving::WITHIN + Duration::from_millis(500)).await;
+    comet.push_room("r", &["still"]).await;
+    for client in [&mut movers[0], &mut back] {
+        assert_eq!(client.packet().await.op, 25);
+    }
+    assert_eq!(disconnected(&logic), [""; 0]);
+    assert_eq!((comet.closed("moved"), comet.closed("replaced"), comet.closed("drain")), (1.0, 0.0, 0.0));
+    // Told again, it may move again.
+    operator.write(Some(2));
+    assert_eq!(movers[0].packet().await.op, 18);
+    drop((movers, back));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_in_the_middle_of_a_lease_it_goes_on_and_ends_and_after_it_ends_at_once() {
     for drained in [false, true] {
         let (operator, process) = Operator::of_a_pod();
