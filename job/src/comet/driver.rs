@@ -181,7 +181,7 @@ impl Driver {
                     for vouch in vouches {
                         match remark.fenced.contains(&vouch.partition.number) {
                             true => vouch.partition.fence(),
-                            false => self.seat.queue.told(&vouch),
+                            false => self.seat.queue.told(&vouch, now),
                         }
                     }
                 }

@@ -21,6 +21,11 @@ impl Kept {
         self.rooms.entry(room).or_default().push_back(item);
     }
 
+    /// The first offset; it may have been taken out with its room.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.order.front().map(|(offset, _)| *offset)
+    }
+
     /// The last offset; it may have been taken out with its room.
     pub(super) fn last(&self) -> Option<u64> {
         self.order.back().map(|(offset, _)| *offset)

@@ -68,6 +68,12 @@ impl Slot {
         self.withheld.last().is_some_and(|last| self.told.reached <= last) && self.told.reached < self.reach()
     }
 
+    /// Whether it was told something that it has not answered.
+    fn is_asked(&self) -> bool {
+        self.told.sent.is_some_and(|sent| sent > self.told.answered)
+            || self.withheld.first().is_some_and(|first| first < self.told.reached)
+    }
+
     /// Whether there is something to tell: the floor is past what the comet knows, or something is kept back.
     pub(super) fn is_behind(&self) -> bool {
         self.told.answered < self.partition.ledger.lock().committed() || self.keeps_more_back()
@@ -121,9 +127,8 @@ impl Queue {
     }
 
     /// The comet has answered it. What was kept back from it until there is not for it.
-    pub fn told(&self, vouch: &Vouch) {
+    pub fn told(&self, vouch: &Vouch, now: Instant) {
         let mut inner = self.inner.lock();
-        inner.telling_since = None;
         let slot = inner.slots.get_mut(&vouch.partition.number);
         let mut passed = vec![];
         if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.partition, &vouch.partition)) {
@@ -134,6 +139,9 @@ impl Queue {
         inner.bytes -= bytes;
         inner.withheld -= bytes;
         inner.asked = inner.asked.min(inner.withheld);
+        // It may be silent from here on about what it was told since.
+        let is_asked = inner.must_tell || inner.slots.values().any(Slot::is_asked);
+        inner.telling_since = is_asked.then_some(now);
         drop(inner);
         self.metrics.queue_bytes.dec_by(bytes as i64);
         vouch.partition.answer(passed.iter().map(|item| item.push.id.offset));
