@@ -146,14 +146,20 @@ async fn clients_that_can_move_lose_nothing_and_see_nothing_twice_while_their_co
     }
     let process = stack.comet(0).program.process();
     let (mut pushed, mut to_keys) = (Vec::new(), vec![Vec::new(); MOVERS]);
+    let everybody = (0..MOVERS).map(|index| format!("keys=mover-{index}")).collect::<Vec<_>>().join("&");
     for number in 0..1200 {
         if number == 100 {
             process.signal(libc::SIGTERM);
         }
-        // What logic sent to where a key was is still on its way when the key is elsewhere.
+        // What logic sent to where a key was is still on its way when the key is elsewhere, and so is something later.
         match number % 100 {
             20 => stack.job.stop(),
             50 => stack.job.cont(),
+            21 | 49 => {
+                let body = format!("key all {number}");
+                push_to(stack.http(), &format!("keys?operation=1000&{everybody}"), &body).await;
+                to_keys.iter_mut().for_each(|of_key| of_key.push(body.clone()));
+            }
             _ => {}
         }
         let index = number % MOVERS;
@@ -172,10 +178,8 @@ async fn clients_that_can_move_lose_nothing_and_see_nothing_twice_while_their_co
         push(stack.http(), room, &last).await;
         pushed.push(last);
     }
-    for (index, of_key) in to_keys.iter_mut().enumerate() {
-        push_to(stack.http(), &format!("keys?operation=1000&keys=mover-{index}"), "key end").await;
-        of_key.push("key end".to_owned());
-    }
+    push_to(stack.http(), &format!("keys?operation=1000&{everybody}"), "key end").await;
+    to_keys.iter_mut().for_each(|of_key| of_key.push("key end".to_owned()));
     let mut twice = 0;
     let of = |room: &str, bodies: &[String]| -> Vec<String> {
         bodies.iter().filter(|body| body.starts_with(room)).cloned().collect()
