@@ -66,6 +66,7 @@ pub struct Channel {
     pub connected_ms: Cell<u64>,
     /// Whether it can be asked to connect elsewhere first.
     pub moving: Cell<Moving>,
+    elsewhere: Cell<bool>,
     /// When its session ends without a heartbeat.
     pub deadline: Cell<Ticks>,
     /// When the token that let it in is too old.
@@ -122,6 +123,7 @@ impl Channel {
             serial,
             connected_ms: Cell::default(),
             moving: Cell::default(),
+            elsewhere: Cell::default(),
             deadline: Cell::new(Ticks::MAX),
             expires: Cell::new(Ticks::MAX),
             refresh: Cell::new(Ticks::MAX),
@@ -141,6 +143,23 @@ impl Channel {
     /// Who it is to logic.
     pub fn held(&self) -> Held {
         Held { mid: self.mid, key: self.key.clone(), connected_ms: self.connected_ms.get() }
+    }
+
+    /// Logic has noted its key for another server: every push that was sent here for it has come.
+    pub fn is_noted_elsewhere(&self) {
+        self.elsewhere.set(true);
+        self.wake();
+    }
+
+    /// Whether logic has noted its key for another server.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.get()
+    }
+
+    /// Whether every push that is for its key has come, if any more of them would come here. A logic that does not say when
+    /// a session was made, as goim's, does not say that either. For the connection's own task, which is woken when it is.
+    pub fn has_its_keys(&self) -> bool {
+        self.elsewhere.get() || self.connected_ms.get() == 0
     }
 
     /// When something is next to be done about it, by the clock alone.

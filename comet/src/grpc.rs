@@ -19,6 +19,7 @@ use proto::delivery::delivery_server::{Delivery, DeliveryServer};
 use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, HelloReq, KickReply, KickReq, Mark, Marks, Up};
 use proto::envelope::{GapRange, PushId};
 use proto::protocol::Proto;
+use proto::push::MOVING;
 use proto::{Key, Packet, grpc};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,7 +32,7 @@ use crate::message::{Push, Variant};
 use crate::owners::Heard;
 use crate::probe::Probe;
 use crate::repeats::Sender;
-use crate::shard::{Command, Handle, Order, Target, merged};
+use crate::shard::{Command, Handle, Order, Target, Without, merged};
 use crate::shared::Shared;
 
 /// Both services of one comet. Cheap to clone.
@@ -45,16 +46,19 @@ pub struct Service {
 
 /// A push that was handed to shards. Dropping it does not take it back.
 #[derive(Debug, Default)]
-struct Pending(Vec<oneshot::Receiver<Vec<Key>>>);
+struct Pending(Vec<oneshot::Receiver<Without>>);
 
 impl Pending {
-    /// Waits until every shard has it in a round. Returns the keys that were not there.
-    async fn taken(self) -> Result<Vec<Key>, Status> {
-        let mut missing = Vec::new();
+    /// Waits until every shard has it in a round. Returns the keys that go without.
+    async fn taken(self) -> Result<Without, Status> {
+        let mut all = Without::default();
         for answer in self.0 {
-            missing.extend(answer.await.map_err(|_| Status::unavailable("this comet is ending"))?);
+            let Without { missing, overtaken } =
+                answer.await.map_err(|_| Status::unavailable("this comet is ending"))?;
+            all.missing.extend(missing);
+            all.overtaken.extend(overtaken);
         }
-        Ok(missing)
+        Ok(all)
     }
 }
 
@@ -153,7 +157,8 @@ impl Service {
         };
         self.shared.metrics.push("room");
         let sender = self.admit(&ids, owner.as_ref())?;
-        let since = match self.shared.interest.audience(&room_id) {
+        let partition = ids.first().filter(|id| id.epoch != 0).map(|id| id.partition);
+        let since = match self.shared.interest.audience(&room_id, partition) {
             Audience::Nobody => return Ok(Pending::default()),
             Audience::Since(since) => since,
         };
@@ -172,9 +177,10 @@ impl Service {
         Ok(self.hand(push, targets, sender).await)
     }
 
-    fn hear_kick(&self, KickReq { keys, created_ms, .. }: KickReq) {
+    fn hear_kick(&self, KickReq { keys, created_ms, reason, .. }: KickReq) {
+        let command = if reason == MOVING { Command::Elsewhere } else { Command::Kick };
         for key in keys.into_iter().map(Key::from) {
-            self.shared.shards[self.shared.home(&key)].send(Command::Kick(key, created_ms));
+            self.shared.shards[self.shared.home(&key)].send(command(key, created_ms));
         }
     }
 
@@ -198,23 +204,33 @@ impl Service {
             if let Some(offset) = sent.checked_sub(1) {
                 owners.see(&group, PushId { epoch, partition, offset }, generation);
             }
-            match owners.hear(&group, epoch, partition, generation, from..through) {
-                Heard::Fenced => fenced.push(partition),
-                Heard::Whole => floors.push((partition, floor)),
-                Heard::Missed(missed) => {
-                    // Were it sent all the same, it would come after what is later.
-                    floors.push((partition, floor.max(from)));
-                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+            let floor = match owners.hear(&group, epoch, partition, generation, from..through) {
+                Heard::Fenced => {
+                    fenced.push(partition);
+                    continue;
                 }
+                Heard::Whole => floor,
+                Heard::Missed(missed) => {
+                    ranges.push(GapRange { room: None, partition, from: missed.start, to: missed.end - 1 });
+                    // Were it sent all the same, it would come after what is later.
+                    floor.max(from)
+                }
+            };
+            if owners.settle(&group, epoch, partition, floor) {
+                floors.push((partition, floor));
             }
         }
         if !self.claims.are_settled() && owners.are_complete() {
             self.claims.settle();
         }
+        if !ranges.is_empty() {
+            // Before anybody who moves can see that the rest was vouched for: he would be gone before he is told.
+            missed::tell(&self.shared, ranges);
+        }
         drop(owners);
         self.shared.interest.has_heard();
-        if !ranges.is_empty() {
-            missed::tell(&self.shared, ranges);
+        if floors.is_empty() {
+            return fenced;
         }
         let (group, floors): (Arc<str>, Arc<[(u32, u64)]>) = (group.into(), floors.into());
         for shard in &self.shared.shards {
@@ -267,8 +283,8 @@ fn packet(proto: Proto) -> Packet {
 impl Comet for Service {
     async fn push_msg(&self, request: Request<PushMsgReq>) -> Result<Response<PushMsgReply>, Status> {
         let trace = grpc::traceparent(&request).map(str::to_owned);
-        let missing = self.hand_keys(request.into_inner(), trace.as_deref()).await?.taken().await?;
-        Ok(Response::new(PushMsgReply { not_here: missing.iter().map(Key::to_string).collect() }))
+        let without = self.hand_keys(request.into_inner(), trace.as_deref()).await?.taken().await?;
+        Ok(Response::new(PushMsgReply { not_here: without.missing.iter().map(Key::to_string).collect() }))
     }
 
     async fn broadcast(&self, request: Request<BroadcastReq>) -> Result<Response<BroadcastReply>, Status> {
@@ -328,3 +344,6 @@ pub async fn room_counts(shared: &Shared) -> HashMap<String, i32> {
     }
     merged(counts)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@
 //! this comet heard that: what is for other rooms and before n need not be sent here.
 //!
 //! With a room is kept how far records had been seen when it began. What is older and comes later all the same, from a
-//! job that takes over, is not for those who are here, and would come after what they were given already.
+//! job that takes over, is not for those who are here, and would come after what they were given already. A room's records
+//! are in one partition, so once the first has come the others are forgotten: most rooms keep next to nothing.
 //!
 //! One lock for all shards, taken when a room begins or ends in a shard and once a push to a room, not for members.
 
@@ -25,8 +26,10 @@ use crate::owners::{Owners, Seen};
 
 /// Bytes of room names in one message to a job.
 const CHUNK: usize = 256 * 1024;
-/// Changes that may wait for a stream: a job that does not take them must begin anew.
-const MAX_CHANGES: usize = 1_000_000;
+/// Bytes of changes that may wait for a stream: a job that does not take them must begin anew.
+const MAX_CHANGES: usize = 64 << 20;
+/// About what keeping a change costs, beside the room's name.
+const CHANGE: usize = 64;
 
 /// The rooms of one comet, and what its jobs have said.
 #[derive(Debug, Default)]
@@ -58,6 +61,8 @@ struct Here {
 struct Changes {
     /// The rooms that changed, and whether somebody is there now; `None` = there were too many.
     rooms: Option<HashMap<RoomId, bool>>,
+    /// What they take.
+    bytes: usize,
     /// It was not told of all rooms yet.
     is_new: bool,
     wake: Arc<Notify>,
@@ -88,7 +93,8 @@ impl Interest {
 
     /// How far records have been seen by now, for a client.
     pub fn through(&self) -> Through {
-        self.owners.lock().seen().map(|seen| seen.through()).unwrap_or_default()
+        let seen = self.owners.lock().seen();
+        seen.map(|seen| seen.through()).unwrap_or_default()
     }
 
     /// Owners have vouched for more.
@@ -117,7 +123,7 @@ impl Interest {
         }
         inner.change(room, true);
         // Noted with the change: whoever is answered behind it was answered behind this, too.
-        let since = self.owners.lock().seen().map(Arc::new);
+        let since = self.owners.lock().seen();
         inner.rooms.insert(room.clone(), Here { shards: 1, since });
     }
 
@@ -134,10 +140,17 @@ impl Interest {
         }
     }
 
-    /// Whom a push to this room is for. To be asked after its records were seen.
-    pub fn audience(&self, room: &str) -> Audience {
-        let inner = self.inner.lock();
-        inner.rooms.get(room).map_or(Audience::Nobody, |here| Audience::Since(here.since.clone()))
+    /// Whom a push to this room is for, which is of this partition if that is known. To be asked after its records were seen.
+    pub fn audience(&self, room: &str, partition: Option<u32>) -> Audience {
+        let mut inner = self.inner.lock();
+        let Some(here) = inner.rooms.get_mut(room) else {
+            return Audience::Nobody;
+        };
+        let only = here.since.as_ref().zip(partition).and_then(|(since, partition)| since.narrowed(partition));
+        if let Some(only) = only {
+            here.since = Some(Arc::new(only));
+        }
+        Audience::Since(here.since.clone())
     }
 
     /// A stream that is to be told of every room.
@@ -146,7 +159,7 @@ impl Interest {
         let wake = Arc::new(Notify::new());
         wake.notify_one();
         let rooms = Some(inner.rooms.keys().map(|room| (room.clone(), true)).collect());
-        let index = inner.streams.insert(Changes { rooms, is_new: true, wake: wake.clone() });
+        let index = inner.streams.insert(Changes { rooms, bytes: 0, is_new: true, wake: wake.clone() });
         Stream { interest: self.clone(), index, wake }
     }
 }
@@ -155,8 +168,10 @@ impl Inner {
     fn change(&mut self, room: &RoomId, is_here: bool) {
         for (_, stream) in &mut self.streams {
             if let Some(rooms) = &mut stream.rooms {
-                rooms.insert(room.clone(), is_here);
-                if rooms.len() > MAX_CHANGES && !stream.is_new {
+                if rooms.insert(room.clone(), is_here).is_none() {
+                    stream.bytes += room.as_str().len() + CHANGE;
+                }
+                if stream.bytes > MAX_CHANGES && !stream.is_new {
                     stream.rooms = None;
                 }
                 stream.wake.notify_one();
@@ -178,6 +193,7 @@ impl Stream {
             let mut inner = self.interest.inner.lock();
             let changes = &mut inner.streams[self.index];
             let rooms = std::mem::take(changes.rooms.as_mut()?);
+            changes.bytes = 0;
             (rooms, std::mem::replace(&mut changes.is_new, false))
         };
         let mut said = vec![];

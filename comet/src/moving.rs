@@ -3,9 +3,15 @@
 //! given all of it there (`through`). It says so here, and is answered and closed once jobs have vouched here for
 //! everything before, and that is written: what is between comes on both, and the client drops one by its id.
 //!
+//! That is for rooms and for all. What is for its key goes to one comet, wherever logic had noted the key, so its offset
+//! says nothing. Logic writes a record to this comet when it notes the key elsewhere, behind what it had sent here, and
+//! that is waited for, too. What a logic resolved before and wrote after is looked for as any key that is not here.
+//!
 //! Who does not move in time is told of a gap and closed, like whoever cannot move.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::channel::Channel;
 use crate::close::Close;
 use crate::shard::{Command, Shard};
+use crate::shared::Phase;
 use crate::wheel::Entry;
 
 /// How long a client has to move: less than a drain waits for its last clients.
@@ -59,26 +66,32 @@ pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
     }
 }
 
-/// Closes those who did not move in time.
+/// Closes those who did not move in time. Where the drain was called off meanwhile, who has not gone elsewhere stays.
 async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
     tokio::time::sleep(WITHIN).await;
+    let may_stay = shard.shared.phase.get() == Phase::Serving;
     for channel in told.into_iter().filter_map(|entry| shard.get(entry)) {
-        if channel.closing().is_none() {
+        if may_stay && !channel.is_elsewhere() {
+            channel.moving.set(Moving::Can);
+        } else if channel.closing().is_none() {
             channel.reply(&packet(op::GAP, &Gap { reason: "drain".into(), dropped: 0, ranges: vec![] }));
             channel.close(Close::Drain);
         }
     }
 }
 
-/// Waits until everything before these offsets was written to a client that has moved, and closes its connection here.
-/// Returns the reply to its request.
+/// Waits until everything before these offsets and all that was sent here for its key was written to a client that has
+/// moved, and closes its connection here. Returns the reply to its request. Part of the connection's own task.
 pub async fn leave(shard: Rc<Shard>, channel: Rc<Channel>, request: Packet, through: Through) -> Packet {
     shard.shared.interest.vouched(&through).await;
+    poll_fn(|_| if channel.has_its_keys() { Poll::Ready(()) } else { Poll::Pending }).await;
     // Every push that came before that is in the inbox before this.
     flushed(&shard).await;
     // Job sends what comes from now on for its key to where it is; what a round has taken for it already is written first.
     channel.moving.set(Moving::Gone);
     flushed(&shard).await;
+    // Where it is now such a broadcast may have been over, or begun, before it came.
+    shard.pacer.finish(&channel);
     channel.close(Close::Moved);
     Packet { body: Bytes::new(), ..request }
 }

@@ -13,6 +13,8 @@ pub struct Owners {
     groups: HashMap<Arc<str>, Group>,
     /// Group and epoch of which something was sent or vouched for last.
     latest: Option<(Arc<str>, u32)>,
+    /// How far anything of that was seen, until more is: rooms that begin meanwhile share it.
+    snapshot: Option<Arc<Seen>>,
 }
 
 /// What one consumer group told.
@@ -32,6 +34,8 @@ struct Partition {
     heard: Option<u64>,
     /// Nothing from here on was sent here, nor vouched for.
     seen: u64,
+    /// What is before is a repeat, as shards were told.
+    settled: u64,
 }
 
 /// How far anything of each partition was seen at some moment.
@@ -48,6 +52,15 @@ impl Seen {
     pub fn covers(&self, group: &str, id: PushId) -> bool {
         let at = self.offsets.binary_search_by_key(&id.partition, |(partition, _)| *partition);
         id.epoch == self.epoch && group == &*self.group && at.is_ok_and(|at| id.offset < self.offsets[at].1)
+    }
+
+    /// The same of this partition alone, when it says something of others as well.
+    pub fn narrowed(&self, partition: u32) -> Option<Self> {
+        if self.offsets.len() <= 1 {
+            return None;
+        }
+        let offsets = self.offsets.iter().copied().filter(|(of, _)| *of == partition).collect();
+        Some(Self { group: self.group.clone(), epoch: self.epoch, offsets })
     }
 
     /// The same for clients.
@@ -87,10 +100,17 @@ impl Owners {
             return Heard::Fenced;
         };
         let before = known.heard.filter(|_| epoch != 0).unwrap_or(vouched.start);
+        let is_news = known.heard.is_none() || known.seen < vouched.end;
         known.heard = Some(before.max(vouched.start).max(vouched.end));
         known.seen = known.seen.max(vouched.end);
-        self.turn_to(group, epoch);
+        self.turn_to(group, epoch, is_news);
         if before < vouched.start { Heard::Missed(before..vouched.start) } else { Heard::Whole }
+    }
+
+    /// What is before this floor is a repeat, as its owner says. Returns whether that is news.
+    pub fn settle(&mut self, group: &str, epoch: u32, partition: u32, floor: u64) -> bool {
+        let known = self.group(group).partitions.get_mut(&(epoch, partition)).filter(|known| known.settled < floor);
+        known.map(|known| known.settled = floor).is_some()
     }
 
     /// The topic has so many partitions, as an owner of some of them says.
@@ -113,14 +133,22 @@ impl Owners {
         let Some(known) = self.admit(group, id.epoch, id.partition, generation) else {
             return false;
         };
+        let is_news = known.seen <= id.offset;
         known.seen = known.seen.max(id.offset.saturating_add(1));
-        self.turn_to(group, id.epoch);
+        self.turn_to(group, id.epoch, is_news);
         true
     }
 
     /// How far anything was seen by now: what comes later, or is pushed later, lies behind it, unless it is sent again.
     /// None before anything came that has an epoch.
-    pub fn seen(&self) -> Option<Seen> {
+    pub fn seen(&mut self) -> Option<Arc<Seen>> {
+        if self.snapshot.is_none() {
+            self.snapshot = self.look().map(Arc::new);
+        }
+        self.snapshot.clone()
+    }
+
+    fn look(&self) -> Option<Seen> {
         let (group, epoch) = self.latest.clone()?;
         let offsets = self.groups.get(&group)?.partitions.iter().filter(|((at, _), _)| *at == epoch);
         let mut offsets: Box<[(u32, u64)]> = offsets.map(|((_, number), known)| (*number, known.seen)).collect();
@@ -128,26 +156,33 @@ impl Owners {
         Some(Seen { group, epoch, offsets })
     }
 
-    /// Whether owners have vouched for everything before these offsets.
+    /// Whether owners have vouched for everything before these offsets, which another comet has promised to give from
+    /// there on. A partition that is not among them was not promised there yet: nothing of it may have been sent here.
     pub fn have_vouched(&self, through: &Through) -> bool {
-        let Some((group, epoch)) = &self.latest else {
+        let known = self.latest.as_ref().and_then(|(group, epoch)| Some((self.groups.get(group)?, epoch)));
+        let Some((Group { partitions, .. }, epoch)) = known else {
             return through.is_empty();
         };
-        through.iter().all(|(number, offset)| {
-            let known = self.groups.get(group).and_then(|group| group.partitions.get(&(*epoch, *number)));
-            known.and_then(|known| known.heard).is_some_and(|heard| heard >= *offset)
-        })
+        let heard = |number| partitions.get(&(*epoch, number)).and_then(|known| known.heard);
+        let mut ours =
+            partitions.iter().filter(|((at, _), known)| at == epoch && known.heard.is_some_and(|heard| heard > 0));
+        through.iter().all(|(number, offset)| heard(*number).is_some_and(|heard| heard >= *offset))
+            && ours.all(|((_, number), _)| through.contains_key(number))
     }
 
-    fn turn_to(&mut self, group: &str, epoch: u32) {
+    /// Something of this was sent or vouched for, more than before or not.
+    fn turn_to(&mut self, group: &str, epoch: u32, is_news: bool) {
         let is_latest = self.latest.as_ref().is_some_and(|(of, at)| **of == *group && *at == epoch);
         if epoch != 0 && !is_latest {
             self.latest = Some((group.into(), epoch));
         }
+        if is_news || !is_latest {
+            self.snapshot = None;
+        }
     }
 
     fn admit(&mut self, group: &str, epoch: u32, partition: u32, generation: i32) -> Option<&mut Partition> {
-        let fresh = Partition { generation, heard: None, seen: 0 };
+        let fresh = Partition { generation, heard: None, seen: 0, settled: 0 };
         let known = self.group(group).partitions.entry((epoch, partition)).or_insert(fresh);
         known.generation = known.generation.max(generation);
         (known.generation == generation).then_some(known)
@@ -235,7 +270,13 @@ mod tests {
         assert!(!seen.covers("g", id(3, 8)) && !seen.covers("g", id(0, 9)) && !seen.covers("g", id(1, 0)));
         assert!(!seen.covers("h", id(3, 7)) && !seen.covers("g", PushId { epoch: 2, ..id(3, 7) }));
         assert!(!owners.see("g", id(3, 20), 0), "a zombie is not listened to");
-        assert_eq!(owners.seen().unwrap(), seen);
+        assert!(owners.see("g", id(3, 6), 1), "it is sent again");
+        assert!(Arc::ptr_eq(&owners.seen().unwrap(), &seen), "nothing new: all who ask share one");
+        assert_eq!(owners.hear("g", 1, 5, 1, 0..0), Heard::Whole);
+        assert_eq!(owners.seen().unwrap().through(), Through::from([(0, 9), (3, 8), (5, 0)]));
+        let only = seen.narrowed(3).unwrap();
+        assert_eq!((only.through(), only.narrowed(3)), (Through::from([(3, 8)]), None));
+        assert!(only.covers("g", id(3, 7)) && !only.covers("g", id(0, 8)));
     }
 
     #[test]
@@ -253,8 +294,22 @@ mod tests {
         hear(&mut owners, 1, 0..9);
         assert!(owners.claim("g", 1, 1, 1) && owners.see("g", id(1, 30), 1));
         assert!(owners.have_vouched(&Through::from([(0, 9)])) && !owners.have_vouched(&Through::from([(0, 10)])));
-        assert!(!owners.have_vouched(&Through::from([(1, 4)])), "what came is not yet all that was to come");
-        assert!(!owners.have_vouched(&Through::from([(7, 4)])), "its owner has not come here yet");
+        assert!(!owners.have_vouched(&Through::from([(0, 9), (1, 4)])), "what came is not yet all that was to come");
+        assert!(!owners.have_vouched(&Through::from([(0, 9), (7, 4)])), "its owner has not come here yet");
+        assert!(!owners.have_vouched(&Through::new()), "no owner has come there yet");
+        assert_eq!(owners.hear("g", 1, 1, 1, 30..31), Heard::Whole);
+        assert!(
+            !owners.have_vouched(&Through::from([(0, 9)])) && owners.have_vouched(&Through::from([(0, 9), (1, 0)]))
+        );
+    }
+
+    #[test]
+    fn a_floor_is_news_when_it_has_risen() {
+        let mut owners = Owners::default();
+        hear(&mut owners, 1, 0..9);
+        let floors = [0, 5, 5, 4, 6].map(|floor| owners.settle("g", 1, 0, floor));
+        assert_eq!(floors, [false, true, false, false, true]);
+        assert!(!owners.settle("g", 1, 8, 3), "nobody has claimed it");
     }
 
     #[test]

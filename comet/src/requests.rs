@@ -14,7 +14,7 @@ use crate::channel::Channel;
 use crate::close::Close;
 use crate::input::Incoming;
 use crate::limits::FrameBudget;
-use crate::moving;
+use crate::moving::{self, Moving};
 use crate::room::Membership;
 use crate::shard::Shard;
 use crate::transport::Framing;
@@ -146,7 +146,8 @@ impl Requests {
                 self.echo(packet, op::UNSUBSCRIBE_REPLY);
             }
             op::JOIN | op::LEAVE if self.caps.rooms => self.join_or_leave(packet),
-            op::MOVE if self.caps.moves => match serde_json::from_slice(packet.body) {
+            // Who was not told to has nothing to wait for here.
+            op::MOVE if self.channel.moving.get() == Moving::Told => match serde_json::from_slice(packet.body) {
                 Ok(all) => {
                     let (shard, channel, request) = (self.shard.clone(), self.channel.clone(), packet.to_packet());
                     let through = moving::furthest(all);

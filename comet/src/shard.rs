@@ -25,7 +25,7 @@ use crate::fanout::Round;
 use crate::listen::{self, Sockets};
 use crate::logic::Held;
 use crate::message::Push;
-use crate::moving;
+use crate::moving::{self, Moving};
 use crate::pace;
 use crate::register;
 use crate::repeats::{Repeats, Sender};
@@ -51,6 +51,8 @@ pub enum Command {
     Depart(Mid, Key),
     /// Close the connection of this key, unless it was made after this, in Unix milliseconds; 0 = whenever.
     Kick(Key, u64),
+    /// Logic has noted this key elsewhere and sends nothing more here for its connection, unless that was made after this.
+    Elsewhere(Key, u64),
     /// Accept clients from these sockets until told to stop.
     Accept(Sockets, CancellationToken),
     /// How many are in each room here?
@@ -91,9 +93,18 @@ pub struct Order {
     pub sender: Sender,
     /// Room in the inboxes, or among the broadcasts with a speed, given back when every shard is done with it.
     pub budget: Arc<OwnedSemaphorePermit>,
-    /// Answered when the push is in a fan-out round, with the keys that are not here. Whoever waits for it sends as
+    /// Answered when the push is in a fan-out round, with the keys that go without. Whoever waits for it sends as
     /// fast as this shard writes: its inbox never holds more than was in flight.
-    pub taken: oneshot::Sender<Vec<Key>>,
+    pub taken: oneshot::Sender<Without>,
+}
+
+/// The keys of a push that were not given it.
+#[derive(Debug, Default)]
+pub struct Without {
+    /// They are not here.
+    pub missing: Vec<Key>,
+    /// They had something later meanwhile, and were told.
+    pub overtaken: Vec<Key>,
 }
 
 /// Whom a push is for.
@@ -164,7 +175,8 @@ pub struct Shard {
     count: Arc<AtomicUsize>,
     wheel: RefCell<Wheel>,
     serial: Cell<u32>,
-    pacer: pace::Pacer,
+    /// The broadcasts that are sent here at a speed.
+    pub pacer: pace::Pacer,
 }
 
 /// A channel's place in its shard. Dropping it gives the place, the key and the count back.
@@ -202,10 +214,10 @@ impl Shard {
         self.serial.replace(self.serial.get().wrapping_add(1))
     }
 
-    /// Puts a channel in; another with the same key is closed.
+    /// Puts a channel in; another with the same key is closed. One that was told to move has moved, if only to here again.
     pub fn register(self: &Rc<Self>, channel: Rc<Channel>) -> Registration {
         if let Some(old) = self.bucket.insert(&channel) {
-            old.close(Close::Replaced);
+            old.close(if old.moving.get() == Moving::Told { Close::Moved } else { Close::Replaced });
         }
         let index = self.connections.borrow_mut().insert(channel.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -311,16 +323,25 @@ impl Shard {
         self.connections.borrow().get(index).filter(|channel| channel.serial == serial).cloned()
     }
 
+    /// The connection of this key, unless it was made after this, in Unix milliseconds; 0 = whenever. A key that has come
+    /// back since is another connection than the one that was meant.
+    fn made_before(&self, key: &Key, before: u64) -> Option<Rc<Channel>> {
+        self.bucket.get(key).filter(|found| before == 0 || found.connected_ms.get() <= before)
+    }
+
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
             Command::Push(_) | Command::Settle { .. } | Command::Flush(_) => unreachable!("they belong to a round"),
             Command::Adopt(newcomer) => session::adopt(self, *newcomer),
             Command::Depart(mid, key) => drop(tokio::task::spawn_local(session::depart(self.clone(), mid, key))),
             Command::Kick(key, before) => {
-                // A key that has come back since is another connection than the one this is about.
-                let channel = self.bucket.get(&key).filter(|found| before == 0 || found.connected_ms.get() <= before);
-                if let Some(channel) = channel {
+                if let Some(channel) = self.made_before(&key, before) {
                     channel.close(Close::Kicked);
+                }
+            }
+            Command::Elsewhere(key, before) => {
+                if let Some(channel) = self.made_before(&key, before) {
+                    channel.is_noted_elsewhere();
                 }
             }
             Command::Accept(sockets, accepting) => self.accept(sockets, &accepting),

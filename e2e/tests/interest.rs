@@ -19,8 +19,11 @@ async fn connect(stack: &Stack, comet: usize) -> Client {
 }
 
 async fn push(http: std::net::SocketAddr, room: &str, body: &str) {
-    let path = format!("/goim/push/room?operation=1000&type=live&room={room}");
-    let (status, answer) = post(http, &path, body.to_owned()).await.unwrap();
+    push_to(http, &format!("room?operation=1000&type=live&room={room}"), body).await;
+}
+
+async fn push_to(http: std::net::SocketAddr, whom: &str, body: &str) {
+    let (status, answer) = post(http, &format!("/goim/push/{whom}"), body.to_owned()).await.unwrap();
     assert!(status == 200 && answer.contains("\"code\":0"), "{status} {answer}");
 }
 
@@ -86,10 +89,10 @@ impl Given {
     }
 }
 
-/// A client that moves when it is told to, until it is given the last push of both rooms.
-async fn movable(mut here: Client, there: std::sync::Arc<str>, index: usize) -> Given {
+/// A client that moves when it is told to, until it is given the last push of both rooms and to its key.
+async fn movable(mut here: Client, there: std::sync::Arc<str>, index: usize) -> (usize, Given) {
     let mut given = Given::default();
-    while given.bodies.iter().filter(|body| body.ends_with("end")).count() < 2 {
+    while given.bodies.iter().filter(|body| body.ends_with("end")).count() < 3 {
         match here.next_within(SOON).await.unwrap() {
             Received::Message { id, body, .. } => given.take(id, &body),
             Received::Packet(packet) if packet.op == op::MOVE => {
@@ -107,7 +110,7 @@ async fn movable(mut here: Client, there: std::sync::Arc<str>, index: usize) -> 
             other => panic!("client {index}: {other:?}"),
         }
     }
-    given
+    (index, given)
 }
 
 /// Takes what is left on a connection until the server says that this was all, and closes.
@@ -124,7 +127,8 @@ async fn leave(old: &mut Client, given: &mut Given) {
 }
 
 fn token(index: usize, moving: bool) -> String {
-    format!(r#"{{"key":"mover-{index}","room_id":"live://one","caps":["rooms","move"],"moving":{moving}}}"#)
+    let caps = r#""accepts":[1000],"caps":["rooms","move"]"#;
+    format!(r#"{{"key":"mover-{index}","room_id":"live://one",{caps},"moving":{moving}}}"#)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,11 +145,27 @@ async fn clients_that_can_move_lose_nothing_and_see_nothing_twice_while_their_co
         movers.spawn(movable(client, there.clone(), index));
     }
     let process = stack.comet(0).program.process();
-    let mut pushed = Vec::new();
+    let (mut pushed, mut to_keys) = (Vec::new(), vec![Vec::new(); MOVERS]);
+    let everybody = (0..MOVERS).map(|index| format!("keys=mover-{index}")).collect::<Vec<_>>().join("&");
     for number in 0..1200 {
         if number == 100 {
             process.signal(libc::SIGTERM);
         }
+        // What logic sent to where a key was is still on its way when the key is elsewhere, and so is something later.
+        match number % 100 {
+            20 => stack.job.stop(),
+            50 => stack.job.cont(),
+            21 | 49 => {
+                let body = format!("key all {number}");
+                push_to(stack.http(), &format!("keys?operation=1000&{everybody}"), &body).await;
+                to_keys.iter_mut().for_each(|of_key| of_key.push(body.clone()));
+            }
+            _ => {}
+        }
+        let index = number % MOVERS;
+        let body = format!("key {number}");
+        push_to(stack.http(), &format!("keys?operation=1000&keys=mover-{index}"), &body).await;
+        to_keys[index].push(body);
         let room = ["one", "two"][number % 2];
         let body = format!("{room} {number}");
         push(stack.http(), room, &body).await;
@@ -158,13 +178,16 @@ async fn clients_that_can_move_lose_nothing_and_see_nothing_twice_while_their_co
         push(stack.http(), room, &last).await;
         pushed.push(last);
     }
+    push_to(stack.http(), &format!("keys?operation=1000&{everybody}"), "key end").await;
+    to_keys.iter_mut().for_each(|of_key| of_key.push("key end".to_owned()));
     let mut twice = 0;
     let of = |room: &str, bodies: &[String]| -> Vec<String> {
         bodies.iter().filter(|body| body.starts_with(room)).cloned().collect()
     };
     while let Some(given) = movers.join_next().await {
-        let given = given.unwrap();
+        let (index, given) = given.unwrap();
         twice += given.twice;
+        assert_eq!(of("key", &given.bodies), to_keys[index], "mover {index}");
         assert_eq!(of("one", &given.bodies), of("one", &pushed));
         assert_eq!(of("two", &given.bodies), of("two", &pushed));
     }

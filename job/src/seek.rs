@@ -105,6 +105,13 @@ impl Seeker {
         self.some.notify_one();
     }
 
+    /// These keys of a batch had something later when it came, and go without.
+    pub(crate) fn overtaken(&self, batch: &Batch, keys: &[String]) {
+        for push in batch.items.iter().map(|item| &item.push) {
+            keys.iter().for_each(|key| self.undeliverable(push, key, "overtaken"));
+        }
+    }
+
     /// Has what is for keys that are sought wait, and returns the push for the others. Its offset is open, owed once.
     pub(crate) fn pass(&self, partition: &Arc<Partition>, push: Push, now: Instant) -> Option<Push> {
         if !self.is_any.load(Ordering::SeqCst) {

@@ -273,7 +273,8 @@ function encodeToken(options, now) {
     room_id: now.room ?? "",
     platform,
     accepts: [...now.accepts],
-    ...capabilities ? { caps: ["envelope", "rooms"] } : {}
+    ...capabilities ? { caps: ["envelope", "rooms", "move"] } : {},
+    ...now.moving ? { moving: true } : {}
   };
   const token = new TextEncoder().encode(`{"mid":${mid},${JSON.stringify(fields).slice(1)}`);
   if (token.length > MAX_BODY) {
@@ -328,9 +329,11 @@ function chunk(rooms) {
   }
   return chunks.map(({ rooms: rooms2 }) => ({ rooms: rooms2, bytes: utf82.encode(JSON.stringify(rooms2)) }));
 }
-function readResults(reply, rooms) {
+function readResults(reply, rooms, heard = () => {
+}) {
   const answers = JSON.parse(new TextDecoder().decode(reply));
   if (typeof answers !== "object" || answers === null) throw new TypeError("a reply that is no JSON object");
+  heard(answers);
   return new Map(
     rooms.map((room) => {
       const answer = Object.hasOwn(answers, room) ? answers[room] : "unanswered";
@@ -375,6 +378,8 @@ var Session = class {
   asked = /* @__PURE__ */ new Set();
   /** Those of them it has confirmed. */
   joined = /* @__PURE__ */ new Set();
+  /** Per partition, the offset from which on this session is given every push that is for it, so far as it was told. */
+  through = /* @__PURE__ */ new Map();
   #options;
   #socket;
   #pending = /* @__PURE__ */ new Map();
@@ -402,7 +407,15 @@ var Session = class {
     this.ready.catch(() => {
     });
   }
-  /** The server took the capabilities this client announced: ops 19–25 are spoken. */
+  /** What the auth reply said. */
+  get reply() {
+    return this.#reply;
+  }
+  /** Where it is connected. */
+  get url() {
+    return this.#options.url;
+  }
+  /** The server took the capabilities this client announced: ops 18–25 are spoken. */
   get capabilities() {
     return this.#reply.capabilities;
   }
@@ -418,6 +431,22 @@ var Session = class {
     const { seq, reply } = this.#expect(replyOp, patient);
     this.#send(op, seq, body);
     return reply;
+  }
+  /** Takes up what a reply says in `through`. */
+  heard(reply) {
+    const { through } = reply;
+    if (typeof through !== "object" || through === null) return;
+    for (const [partition, offset] of Object.entries(through)) {
+      if (typeof offset === "number") this.through.set(partition, Math.max(offset, this.through.get(partition) ?? 0));
+    }
+  }
+  /**
+   * Says that another session has taken over which is given everything from `through` on. Settles once everything
+   * before was given here; the server ends this session then.
+   */
+  async leave(through) {
+    const body = new TextEncoder().encode(JSON.stringify([Object.fromEntries(through)]));
+    await this.request(Op.Move, Op.Move, body);
   }
   /** Ends the session: closes the socket, fails what is pending. Once is enough, more is harmless. */
   end(error) {
@@ -462,7 +491,9 @@ var Session = class {
   /** Runs while the auth reply is read, not later: a push may stand right behind it. */
   #start(body) {
     if (body.length > 0) {
-      const { key, server, heartbeatMs } = parse(body);
+      const reply = parse(body);
+      const { key, server, heartbeatMs } = reply;
+      this.heard(reply);
       this.#reply = {
         capabilities: true,
         ...typeof key === "string" && key ? { key } : {},
@@ -521,12 +552,16 @@ var Session = class {
         this.#parting = refusalOf(body);
         this.#options.onRefusal(this.#parting);
         return;
+      case Op.Move:
+        if (this.capabilities && seq === 0) {
+          const { withinMs } = parse(body);
+          this.#options.onMove(typeof withinMs === "number" ? withinMs : 0);
+        }
+        return;
       case Op.AuthReply:
       case Op.ChangeRoomReply:
       case Op.SubscribeReply:
       case Op.UnsubscribeReply:
-      case Op.Move:
-      // never asked for: this client does not announce "move"
       case Op.JoinReply:
       case Op.LeaveReply:
         return;
@@ -584,6 +619,7 @@ function refusalOf(body) {
 
 // src/client.ts
 var FINAL = /* @__PURE__ */ new Set(["replaced", "kicked"]);
+var MOVE_AGAIN_MS = 100;
 var MAX_ROOM = 1024;
 var isReserved = (op) => op >= 2 && op <= 25 && !(op >= 4 && op <= 6) || op === 1;
 var utf85 = new TextEncoder();
@@ -605,6 +641,14 @@ var Client = class extends Emitter {
   #room;
   #key;
   #session;
+  /** Settles once another session has taken over, or none could; undefined while nothing moves. */
+  #moved;
+  /** The session that is being left while something moves. */
+  #leaving;
+  /** What others have brought meanwhile: it comes after what the one that is being left still brings. */
+  #held = [];
+  /** Another session that is to be left as well, and until when. */
+  #toldNext;
   #state = "idle";
   #closed;
   #reported;
@@ -734,51 +778,24 @@ var Client = class extends Emitter {
       await slept;
     }
   }
-  /** One session from finding a server to its end, which is what it answers with. */
+  /** One session from finding a server to its end, and those that took over from it; answers why the last ended. */
   async #attempt() {
-    const { heartbeatMs = 3e4, deadlineMs = 1e4, auth: given } = this.#options;
     let worked = false;
     try {
       this.#change({ state: "connecting" });
-      const node = await this.#router.next(deadlineMs);
-      if (this.#closed) return this.#closed;
-      if (node.backoff) this.#backoff.rule = node.backoff;
-      this.#change({ state: "connecting", url: node.url });
-      if (this.#closed) return this.#closed;
-      const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
-      if (this.#closed) return this.#closed;
-      const session = new Session({
-        url: node.url,
-        webSocket: this.#webSocket,
-        token: encodeToken(this.#options, { key: this.#key, room: this.#room, accepts: this.#accepts, auth }),
-        deadlineMs,
-        heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
-        onMessage: (message) => this.#deliver(message),
-        onCount: (online) => this.emit("count", online),
-        onGap: (gap) => this.emit("gap", gap),
-        onRefusal: (error2) => this.#report(error2)
+      let session = await this.#open(false, (made) => {
+        this.#session = made;
       });
-      this.#session = session;
-      const room = this.#room;
-      if (room) session.asked.add(room);
-      const reply = await session.ready;
-      if (room && session.asked.has(room)) session.joined.add(room);
-      if (!this.#options.key && reply.key) this.#key = reply.key;
-      await this.#enter(session, [...this.#rooms].filter((room2) => !session.joined.has(room2)));
       if (!session.alive) return await session.ended;
       worked = true;
       this.#router.worked();
       const since = Date.now();
-      const { key = this.#key, server } = reply;
-      this.#change({
-        state: "online",
-        url: node.url,
-        capabilities: session.capabilities,
-        ...key ? { key } : {},
-        ...server ? { server } : {}
-      });
-      for (const waiting of this.#waiting.splice(0)) waiting.resolve(session);
-      const error = await session.ended;
+      this.#takesOver(session);
+      let error = await this.#over(session);
+      while (this.#session && this.#session !== session) {
+        session = this.#session;
+        error = await this.#over(session);
+      }
       if (Date.now() - since >= STABLE_MS) this.#backoff.reset();
       return error;
     } catch (error) {
@@ -788,6 +805,122 @@ var Client = class extends Emitter {
     } finally {
       this.#session = void 0;
       if (!worked) this.#router.failed();
+    }
+  }
+  /** Why a session ended, once nothing moves any more. One that was being left was replaced by this client itself. */
+  async #over(session) {
+    const error = await session.ended;
+    const isLeft = this.#leaving === session;
+    await this.#moved;
+    return isLeft && FINAL.has(error.code) ? new ClientError("disconnected", error.reason) : error;
+  }
+  /** Takes a session up on the next server, with the rooms this client wants. `made` has it before it is let in. */
+  async #open(moving, made) {
+    const { heartbeatMs = 3e4, deadlineMs = 1e4, auth: given } = this.#options;
+    const node = await this.#router.next(deadlineMs);
+    if (this.#closed) throw this.#closed;
+    if (node.backoff) this.#backoff.rule = node.backoff;
+    if (!moving) this.#change({ state: "connecting", url: node.url });
+    if (this.#closed) throw this.#closed;
+    const auth = typeof given === "function" ? await inTime(given(), deadlineMs) : given;
+    if (this.#closed) throw this.#closed;
+    const room = this.#room;
+    const session = new Session({
+      url: node.url,
+      webSocket: this.#webSocket,
+      token: encodeToken(this.#options, { key: this.#key, room, accepts: this.#accepts, auth, moving }),
+      deadlineMs,
+      heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
+      onMessage: (message) => this.#inOrder(session, () => this.#deliver(message)),
+      onCount: (online) => this.emit("count", online),
+      onGap: (gap) => this.#inOrder(session, () => this.emit("gap", gap)),
+      onMove: (withinMs) => this.#move(session, Date.now() + withinMs),
+      onRefusal: (error) => this.#report(error)
+    });
+    made(session);
+    if (room) session.asked.add(room);
+    const reply = await session.ready;
+    if (room && session.asked.has(room)) session.joined.add(room);
+    if (!this.#options.key && reply.key) this.#key = reply.key;
+    const missing = () => [...this.#rooms].filter((name) => !session.joined.has(name));
+    if (session.capabilities) {
+      while (session.alive && missing().length > 0) await this.#enter(session, missing());
+    } else {
+      await this.#enter(session, missing());
+    }
+    return session;
+  }
+  /** From now on this session is the one. */
+  #takesOver(session) {
+    const { key = this.#key, server } = session.reply;
+    this.#change({
+      state: "online",
+      url: session.url,
+      capabilities: session.capabilities,
+      ...key ? { key } : {},
+      ...server ? { server } : {}
+    });
+    for (const waiting of this.#waiting.splice(0)) waiting.resolve(session);
+  }
+  /** The server leaves: another session takes over, and this one ends once it has given all that is its to give. */
+  #move(old, until) {
+    if (this.#moved && this.#leaving !== old) this.#toldNext = { session: old, until };
+    if (this.#moved || this.#session !== old) return;
+    this.#leaving = old;
+    this.#moved = this.#takeOver(old, until).finally(() => {
+      this.#moved = this.#leaving = void 0;
+      for (const deliver of this.#held.splice(0)) if (!this.#closed) deliver();
+      const next = this.#toldNext;
+      this.#toldNext = void 0;
+      if (next) this.#move(next.session, next.until);
+    });
+  }
+  /** What comes on two sessions comes in order when the one that is being left comes first. */
+  #inOrder(session, deliver) {
+    if (!this.#leaving || this.#leaving === session) deliver();
+    else this.#held.push(deliver);
+  }
+  /** Never fails: who finds no other server in time stays until it is closed, and comes back as after any loss. */
+  async #takeOver(old, until) {
+    const accepts = new Set(this.#accepts);
+    let next;
+    while (!next && old.alive && !this.#closed && Date.now() < until) {
+      const made = [];
+      try {
+        next = await this.#open(true, (session) => {
+          made.push(session);
+          void old.ended.then(() => next ?? session.end(new ClientError("disconnected", "moved too late")));
+        });
+      } catch (error) {
+        for (const session of made) session.end(asClientError(error, "disconnected"));
+        this.#router.failed();
+        await new Promise((resolve) => setTimeout(resolve, MOVE_AGAIN_MS));
+      }
+    }
+    if (!next?.alive) return;
+    if (!old.alive || this.#closed) return next.end(this.#closed ?? new ClientError("disconnected", "moved too late"));
+    this.#session = next;
+    this.#router.worked();
+    this.#takesOver(next);
+    try {
+      await this.#catchUp(next, accepts);
+      await old.leave(next.through);
+    } catch {
+      if (!this.#closed) this.emit("gap", { reason: "move", dropped: 0, ranges: [] });
+    }
+    old.end(new ClientError("disconnected", "moved"));
+  }
+  /** Tells a session what was changed on the one before while it was made. */
+  async #catchUp(session, accepts) {
+    const added = [...this.#accepts].filter((op) => !accepts.has(op));
+    const removed = [...accepts].filter((op) => !this.#accepts.has(op));
+    const left = [...session.asked].filter((room) => !this.#rooms.has(room));
+    if (added.length > 0) await session.request(Op.Subscribe, Op.SubscribeReply, utf85.encode(added.join(",")));
+    if (removed.length > 0) await session.request(Op.Unsubscribe, Op.UnsubscribeReply, utf85.encode(removed.join(",")));
+    for (const room of left) {
+      session.asked.delete(room);
+      session.joined.delete(room);
+      await session.request(Op.Leave, Op.LeaveReply, utf85.encode(JSON.stringify([room])));
     }
   }
   #deliver(message) {
@@ -808,7 +941,7 @@ var Client = class extends Emitter {
   }
   async #ask(session, { rooms, bytes }) {
     try {
-      return readResults(await session.request(Op.Join, Op.JoinReply, bytes), rooms);
+      return readResults(await session.request(Op.Join, Op.JoinReply, bytes), rooms, (reply) => session.heard(reply));
     } catch (error) {
       if (!session.alive) throw error;
       if (!(error instanceof ClientError)) {
@@ -816,7 +949,8 @@ var Client = class extends Emitter {
         session.end(why);
         throw why;
       }
-      if (this.#state !== "online" && error.retryAfterMs) throw error;
+      const isReady = this.#state === "online" && session === this.#session;
+      if (!isReady && error.retryAfterMs) throw error;
       const { code, reason, retryAfterMs } = error;
       return new Map(rooms.map((room) => [room, new ClientError(code, reason, retryAfterMs, room)]));
     }

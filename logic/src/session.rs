@@ -29,7 +29,7 @@ pub const FILE_KEYS: &[(&str, FileKey)] = &[("redis.expire", FileKey::Arg("redis
 
 /// How long a connection that is moving has to leave the comet where it was before it is told to end: longer than a comet
 /// that told it to move keeps it.
-const MOVING: Duration = Duration::from_secs(30);
+const MOVING: Duration = Duration::from_secs(10);
 
 /// How long sessions live and how many a member may have.
 #[derive(Clone, Debug, clap::Args)]
@@ -214,6 +214,16 @@ impl Sessions {
             }
         }
         if let Some(old) = replaced {
+            if is_moving {
+                // Behind whatever was sent there for the key until now: so that comet knows when it has all of it.
+                self.kick(
+                    push::MOVING,
+                    old.clone(),
+                    session.key.clone(),
+                    before_ms.unwrap_or(asked_ms),
+                    Duration::ZERO,
+                );
+            }
             // Who moves leaves by itself, or is closed where it was; only one that does neither needs the kick.
             let after = if is_moving { MOVING } else { Duration::ZERO };
             // Best by what that connection was told itself: clocks differ. It may have come and gone again in between.
@@ -236,6 +246,7 @@ impl Sessions {
             r#type: Type::Kick.into(),
             server: server.as_str().to_owned(),
             keys: vec![key.as_str().to_owned()],
+            msg: reason.into(),
             created_ms: until_ms,
             ..PushMsg::default()
         };

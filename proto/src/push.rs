@@ -17,6 +17,10 @@ pub const MAX_RECORD: usize = 1_000_000;
 /// How the keys begin that comets push to themselves, to see that pushes arrive. They are nobody's, and nowhere else.
 pub const PROBE: &str = "imcluster-probe-";
 
+/// What a kick says whose key is only noted elsewhere by now: the connection stays until its client has moved, and knows
+/// that no more pushes to its key are sent to it.
+pub const MOVING: &str = "moving";
+
 /// The key a record is partitioned by: the first key, the room, or the operation in decimal.
 pub fn record_key(record: &PushMsg) -> Cow<'_, str> {
     match record.r#type() {

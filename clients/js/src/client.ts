@@ -66,6 +66,12 @@ export class Client extends Emitter<ClientEvents> {
   #session: Session | undefined;
   /** Settles once another session has taken over, or none could; undefined while nothing moves. */
   #moved: Promise<void> | undefined;
+  /** The session that is being left while something moves. */
+  #leaving: Session | undefined;
+  /** What others have brought meanwhile: it comes after what the one that is being left still brings. */
+  #held: (() => void)[] = [];
+  /** Another session that is to be left as well, and until when. */
+  #toldNext: { session: Session; until: number } | undefined;
   #state: StateChange["state"] | "idle" = "idle";
   #closed: ClientError | undefined;
   #reported: ClientError | undefined;
@@ -223,12 +229,10 @@ export class Client extends Emitter<ClientEvents> {
       this.#router.worked();
       const since = Date.now();
       this.#takesOver(session);
-      let error = await session.ended;
-      await this.#moved;
+      let error = await this.#over(session);
       while (this.#session && this.#session !== session) {
         session = this.#session;
-        error = await session.ended;
-        await this.#moved;
+        error = await this.#over(session);
       }
       if (Date.now() - since >= STABLE_MS) this.#backoff.reset();
       return error;
@@ -240,6 +244,14 @@ export class Client extends Emitter<ClientEvents> {
       this.#session = undefined;
       if (!worked) this.#router.failed();
     }
+  }
+
+  /** Why a session ended, once nothing moves any more. One that was being left was replaced by this client itself. */
+  async #over(session: Session): Promise<ClientError> {
+    const error = await session.ended;
+    const isLeft = this.#leaving === session;
+    await this.#moved;
+    return isLeft && FINAL.has(error.code) ? new ClientError("disconnected", error.reason) : error;
   }
 
   /** Takes a session up on the next server, with the rooms this client wants. `made` has it before it is let in. */
@@ -259,10 +271,10 @@ export class Client extends Emitter<ClientEvents> {
       token: encodeToken(this.#options, { key: this.#key, room, accepts: this.#accepts, auth, moving }),
       deadlineMs,
       heartbeatMs: Math.min(heartbeatMs, node.heartbeatMs ?? Infinity),
-      onMessage: (message) => this.#deliver(message),
+      onMessage: (message) => this.#inOrder(session, () => this.#deliver(message)),
       onCount: (online) => this.emit("count", online),
-      onGap: (gap) => this.emit("gap", gap),
-      onMove: (withinMs) => this.#move(session, withinMs),
+      onGap: (gap) => this.#inOrder(session, () => this.emit("gap", gap)),
+      onMove: (withinMs) => this.#move(session, Date.now() + withinMs),
       onRefusal: (error) => this.#report(error),
     });
     made(session);
@@ -293,11 +305,23 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   /** The server leaves: another session takes over, and this one ends once it has given all that is its to give. */
-  #move(old: Session, withinMs: number): void {
-    if (this.#session !== old || this.#moved) return;
-    this.#moved = this.#takeOver(old, Date.now() + withinMs).finally(() => {
-      this.#moved = undefined;
+  #move(old: Session, until: number): void {
+    if (this.#moved && this.#leaving !== old) this.#toldNext = { session: old, until };
+    if (this.#moved || this.#session !== old) return;
+    this.#leaving = old;
+    this.#moved = this.#takeOver(old, until).finally(() => {
+      this.#moved = this.#leaving = undefined;
+      for (const deliver of this.#held.splice(0)) if (!this.#closed) deliver();
+      const next = this.#toldNext;
+      this.#toldNext = undefined;
+      if (next) this.#move(next.session, next.until);
     });
+  }
+
+  /** What comes on two sessions comes in order when the one that is being left comes first. */
+  #inOrder(session: Session, deliver: () => void): void {
+    if (!this.#leaving || this.#leaving === session) deliver();
+    else this.#held.push(deliver);
   }
 
   /** Never fails: who finds no other server in time stays until it is closed, and comes back as after any loss. */

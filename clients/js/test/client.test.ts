@@ -528,23 +528,39 @@ test("a missing WebSocket is said in words", () => {
   }
 });
 
-test("told to move it connects elsewhere first, says how far it is given things there, and sees each push once", async (t) => {
-  const [server, next] = [await ScriptedServer.start(), await ScriptedServer.start()];
-  const both = new Client({ server: [server.url, next.url], webSocket: WebSocket, key: "k1", random: () => 0.01 });
+/** A client of several servers, all gone when the test ends, and a log of what it says. */
+async function mover(t: TestContext, count: number) {
+  const servers = await Promise.all(Array.from({ length: count }, () => ScriptedServer.start()));
+  const server = servers.map((one) => one.url);
+  const client = new Client({ server, webSocket: WebSocket, key: "k1", random: () => 0.01 });
   t.after(async () => {
-    both.close();
-    await Promise.all([server.stop(), next.stop()]);
+    client.close();
+    await Promise.all(servers.map((one) => one.stop()));
   });
   const got = new Mailbox<string>();
-  both.on("message", (message) => got.put(message.text()));
-  const gaps: unknown[] = [];
-  both.on("gap", (gap) => gaps.push(gap));
-  const servers = new Mailbox<string>();
-  both.on("state", (state) => state.state === "online" && servers.put(state.server ?? ""));
-  void both.connect();
+  client.on("message", (message) => got.put(message.text()));
+  client.on("gap", (gap) => got.put(`gap: ${gap.reason}`));
+  const online = new Mailbox<string>();
+  client.on("state", (state) => state.state === "online" && online.put(state.server ?? ""));
+  const take = async (count: number) => {
+    const all: string[] = [];
+    while (all.length < count) all.push(await got.take(`what comes after ${all}`));
+    return all;
+  };
+  return { servers: servers as [ScriptedServer, ScriptedServer, ...ScriptedServer[]], client, online, take };
+}
+
+/** A push to the room in which these tests are. */
+const numbered = (offset: number) =>
+  enveloped({ room: "live://2", epoch: 1, partition: 1, offset: BigInt(offset), body: `m${offset}` });
+
+test("told to move it connects elsewhere first, says how far it is given things there, and sees each push once and in order", async (t) => {
+  const { servers, client, online, take } = await mover(t, 2);
+  const [server, next] = servers;
+  void client.connect();
   const old = await server.admit({ ...CAPS, through: {} });
-  assert.equal(await servers.take("the first server"), "comet-0");
-  const joined = both.join("live://2");
+  assert.equal(await online.take("the first server"), "comet-0");
+  const joined = client.join("live://2");
   const join = await old.expect(Op.Join);
   old.send(Op.JoinReply, join.seq, { "live://2": "ok", through: {} });
   await joined;
@@ -555,22 +571,67 @@ test("told to move it connects elsewhere first, says how far it is given things 
   const there = await next.admit({ ...CAPS, server: "comet-1", through: { "0": 5, "1": 9 } });
   assert.deepEqual([there.token["moving"], there.token["key"]], [true, "k1"]);
   const rejoin = await there.expect(Op.Join);
-  const twice = { room: "live://2", epoch: 1, partition: 1, offset: 9n, body: "on both" };
-  old.push(enveloped({ ...twice, offset: 8n, body: "on the old one" }), enveloped(twice));
-  there.push(enveloped(twice), enveloped({ ...twice, offset: 10n, body: "on the new one" }));
+  there.push(numbered(8), numbered(9));
+  there.send(Op.Gap, 0, { reason: "slow", dropped: 1, ranges: [] });
+  there.push(numbered(11));
   there.send(Op.JoinReply, rejoin.seq, { "live://2": "ok", through: { "0": 6, "1": 8 } });
-  assert.equal(await servers.take("the second server"), "comet-1");
+  assert.equal(await online.take("the second server"), "comet-1");
   const moved = await old.expect(Op.Move);
   assert.deepEqual(JSON.parse(moved.text), [{ "0": 6, "1": 9 }]);
-  old.push(enveloped({ ...twice, offset: 7n, body: "the last" }));
+  old.push(numbered(6), numbered(7), numbered(8));
+  assert.deepEqual(await take(3), ["m6", "m7", "m8"]);
   old.send(Op.Move, moved.seq, new Uint8Array());
   await old.closed;
-  const all = new Set<string>();
-  for (let count = 0; count < 4; count++) all.add(await got.take("a push"));
-  assert.deepEqual([...all].sort(), ["on both", "on the new one", "on the old one", "the last"]);
-  there.push(enveloped(twice), enveloped({ ...twice, offset: 11n, body: "later" }));
-  assert.equal(await got.take("what comes later"), "later");
-  assert.deepEqual([both.state, gaps], ["online", []]);
+  assert.deepEqual(await take(3), ["m9", "gap: slow", "m11"]);
+  there.push(numbered(11), numbered(12));
+  assert.deepEqual(await take(1), ["m12"]);
+  assert.equal(client.state, "online");
+});
+
+test("a server that leaves while a client is moving to it is left, too, once that is done", async (t) => {
+  const { servers, client, online, take } = await mover(t, 3);
+  const [first, second] = servers;
+  const third = servers[2] as ScriptedServer;
+  void client.connect();
+  const one = await first.admit({ ...CAPS, through: {} });
+  await online.take("the first server");
+  one.send(Op.Move, 0, { withinMs: 4000, nodes: [] });
+  (await first.accept()).drop();
+  const two = await second.admit({ ...CAPS, server: "comet-1", through: { "1": 5 } });
+  two.send(Op.Move, 0, { withinMs: 4000, nodes: [] });
+  two.push(numbered(5));
+  const moved = await one.expect(Op.Move);
+  one.push(numbered(4));
+  assert.deepEqual(await take(1), ["m4"]);
+  one.send(Op.Move, moved.seq, new Uint8Array());
+  // Who leaves takes nobody any more.
+  const refuse = (server: ScriptedServer) => void server.accept().then((again) => (again.drop(), refuse(server)), () => {});
+  refuse(first);
+  refuse(second);
+  const three = await third.admit({ ...CAPS, server: "comet-2", through: { "1": 6 } });
+  const again = await two.expect(Op.Move);
+  two.send(Op.Move, again.seq, new Uint8Array());
+  await two.closed;
+  three.push(numbered(6));
+  assert.deepEqual(await take(2), ["m5", "m6"]);
+  assert.deepEqual([await online.take("the second"), await online.take("the third")], ["comet-1", "comet-2"]);
+});
+
+test("who is replaced on the server that it is leaving comes back", async (t) => {
+  const { server, client, until } = await pair(t);
+  void client.connect();
+  const old = await server.admit({ ...CAPS, through: {} });
+  await until("online");
+  old.send(Op.Move, 0, { withinMs: 4000, nodes: [] });
+  // The one that was to leave serves again.
+  const again = await server.accept();
+  await again.expect(Op.Auth);
+  old.send(Op.Error, 0, { code: "replaced", reason: "the same key connected again" });
+  old.drop();
+  await again.closed;
+  await server.admit(CAPS);
+  await until("online");
+  assert.equal(client.state, "online");
 });
 
 test("who finds no other server in time stays until it is closed, and comes back then", async (t) => {

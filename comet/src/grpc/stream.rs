@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::{Pending, Service};
 use crate::interest;
+use crate::shard::Without;
 
 /// Bytes of frames that job may send ahead of our answers.
 const CREDIT: u64 = 4 * 1024 * 1024;
@@ -85,7 +86,10 @@ impl Taken {
         match self {
             Self::Answered(remark) => remark,
             Self::Handed(pending) => match pending.taken().await {
-                Ok(missing) => Remark { not_here: missing.iter().map(Key::to_string).collect(), ..Remark::default() },
+                Ok(Without { missing, overtaken }) => {
+                    let names = |keys: Vec<Key>| keys.iter().map(Key::to_string).collect();
+                    Remark { not_here: names(missing), overtaken: names(overtaken), ..Remark::default() }
+                }
                 Err(status) => refusal(&status),
             },
         }

@@ -54,10 +54,10 @@ fn a_room_is_here_while_it_is_in_any_shard() {
     interest.begin(&room("a"));
     interest.end(&room("a"));
     assert_eq!(said(&stream), (names(["a"]), vec![], false));
-    assert_eq!(interest.audience("a"), Audience::Since(None));
+    assert_eq!(interest.audience("a", None), Audience::Since(None));
     interest.end(&room("a"));
     assert_eq!(said(&stream), (vec![], names(["a"]), false));
-    assert_eq!(interest.audience("a"), Audience::Nobody);
+    assert_eq!(interest.audience("a", None), Audience::Nobody);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn what_had_been_seen_when_a_room_began_is_not_for_it() {
     interest.begin(&room("a"));
     assert!(interest.owners().see("g", id(9), 1));
     interest.begin(&room("b"));
-    let is_old = |name: &str, offset| match interest.audience(name) {
+    let is_old = |name: &str, offset| match interest.audience(name, None) {
         Audience::Since(Some(since)) => since.covers("g", id(offset)),
         other => panic!("{other:?}"),
     };
@@ -106,10 +106,28 @@ fn a_stream_that_takes_nothing_for_too_long_is_to_end_and_holds_no_more() {
     let interest = Arc::new(Interest::default());
     let stream = interest.stream();
     said(&stream);
-    for number in 0..=MAX_CHANGES {
-        interest.begin(&room(&number.to_string()));
-    }
+    let changes = MAX_CHANGES / (1000 + CHANGE);
+    (0..changes).for_each(|number| interest.begin(&room(&format!("{number:01000}"))));
+    assert!(interest.inner.lock().streams[stream.index].rooms.is_some(), "long names, but few");
+    interest.begin(&room(&"x".repeat(1000)));
     assert!(stream.take().is_none());
     drop(stream);
     assert!(interest.inner.lock().streams.is_empty());
+}
+
+#[test]
+fn of_what_had_been_seen_when_a_room_began_only_its_own_partition_is_kept_once_that_is_known() {
+    let interest = Arc::new(Interest::default());
+    for partition in 0..64 {
+        assert!(interest.owners().see("g", PushId { epoch: 1, partition, offset: 6 }, 1));
+    }
+    interest.begin(&room("a"));
+    interest.begin(&room("b"));
+    let since = |name: &str, partition| match interest.audience(name, partition) {
+        Audience::Since(Some(since)) => since,
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&since("a", None), &since("b", None)), "nothing was seen in between");
+    assert_eq!(since("a", Some(3)).through(), Through::from([(3, 7)]));
+    assert_eq!((since("a", None).through().len(), since("b", None).through().len()), (1, 64));
 }

@@ -71,7 +71,8 @@ impl Session {
         tracing::debug!(mid = %ended.mid, key = %ended.key, reason = reason.label(), "client gone");
         // The last that holds the socket: it closes now, however long logic takes.
         drop((self, channel));
-        if reason != Close::Replaced {
+        let is_here_again = reason == Close::Moved && ended.shard.bucket.get(&ended.key).is_some();
+        if reason != Close::Replaced && !is_here_again {
             depart(ended.shard.clone(), ended.mid, ended.key.clone()).await;
         }
     }

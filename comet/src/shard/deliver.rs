@@ -1,16 +1,14 @@
 //! How a shard takes pushes into a round, less what it had before, and what it tells when some did not come.
 
-use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use proto::envelope::Gap;
+use proto::envelope::{Gap, GapRange, PushId};
 use proto::packet::Packet;
 use proto::{Key, op};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Order, Shard, Target};
+use super::{Order, Shard, Target, Without};
 use crate::fanout::Round;
 use crate::message::Push;
 use crate::pace;
@@ -26,14 +24,17 @@ impl Shard {
         round: &mut Round,
     ) -> Option<Arc<OwnedSemaphorePermit>> {
         let Order { push, target, sender, budget, taken } = order;
-        let (missing, budget) = match target {
-            Target::Keys { keys, op, late } => {
-                (self.keys(&push, &keys, (op, late), &sender, repeats, round), Some(budget))
+        let (without, budget) = match target {
+            Target::Keys { mut keys, op, late } => {
+                let overtaken =
+                    if late { self.leave_out_overtaken(&push, &mut keys, op, &sender, repeats) } else { vec![] };
+                let missing = self.keys(&push, keys, op, &sender, repeats, round);
+                (Without { missing, overtaken }, Some(budget))
             }
-            target => (Vec::new(), self.everyone(&push, target, &sender, budget, repeats, round)),
+            target => (Without::default(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
         // Whoever asked may have given up by now; the push is on its way all the same.
-        let _asker_gone = taken.send(missing);
+        let _asker_gone = taken.send(without);
         budget
     }
 
@@ -57,8 +58,7 @@ impl Shard {
             Target::All(op) => round.all(&self.bucket, new, op),
             Target::Paced(op, per_second) => {
                 let members = self.bucket.channels().into_iter().filter(|channel| channel.accepts(op));
-                let members = members.map(|channel| Rc::downgrade(&channel)).collect();
-                self.pacer.add(pace::Job { push: new, members, per_second, _budget: budget });
+                self.pacer.add(pace::Job::new(new, members, per_second, budget));
                 return None;
             }
             Target::Keys { .. } => unreachable!("keys are pushed to one by one"),
@@ -67,18 +67,33 @@ impl Shard {
     }
 
     /// Job looked for these keys while a later record was on its way to where they are: order is worth more than what is
-    /// late. Returns those that had none. With it comes what waited behind it, which may be later still.
-    fn not_overtaken<'a>(&self, id: PushId, keys: &'a [Key], sender: &Sender, repeats: &Repeats) -> Cow<'a, [Key]> {
-        let rest: Vec<Key> = keys.iter().filter(|key| !repeats.has_later(sender, id, key)).cloned().collect();
-        self.shared.metrics.dropped("overtaken", (keys.len() - rest.len()) as u64);
-        rest.into()
+    /// late. What job sends for such a key comes in order, so the last part tells for all. Returns the keys that go without,
+    /// which were told of it as far as they can be.
+    fn leave_out_overtaken(
+        &self,
+        push: &Push,
+        keys: &mut Vec<Key>,
+        op: i32,
+        sender: &Sender,
+        repeats: &Repeats,
+    ) -> Vec<Key> {
+        let Some(last) = push.parts().last() else {
+            return vec![];
+        };
+        let overtaken: Vec<Key> = keys.extract_if(.., |key| repeats.has_later(sender, last.id, key)).collect();
+        self.shared.metrics.dropped("overtaken", (push.messages() * overtaken.len()) as u64);
+        let here = overtaken.iter().filter_map(|key| self.bucket.get(key));
+        for channel in here.filter(|channel| channel.variant.is_envelope() && channel.accepts(op)) {
+            channel.reply(&overtaken_gap(push));
+        }
+        overtaken
     }
 
     fn keys(
         &self,
         push: &Arc<Push>,
-        keys: &[Key],
-        (op, late): (i32, bool),
+        keys: Vec<Key>,
+        op: i32,
         sender: &Sender,
         repeats: &mut Repeats,
         round: &mut Round,
@@ -101,7 +116,6 @@ impl Shard {
                 }
                 None => false,
             };
-            let keys = if late { self.not_overtaken(part.id, keys, sender, repeats) } else { keys.into() };
             for key in repeats.deliver(sender, part.id, &keys, here) {
                 if named.insert(key) {
                     missing.push(key.clone());
@@ -113,8 +127,7 @@ impl Shard {
 
     /// Tells of a gap whoever can be told; returns the others.
     pub(super) fn missed(&self, gap: &Gap) -> Vec<Entry> {
-        let body = serde_json::to_vec(gap).expect("a gap is plain data");
-        let packet = Packet::new(op::GAP, 0, body);
+        let packet = packet(gap);
         let mut others = Vec::new();
         for (index, channel) in self.connections.borrow().iter() {
             if channel.variant.is_envelope() {
@@ -125,4 +138,15 @@ impl Shard {
         }
         others
     }
+}
+
+/// What a client is told that goes without a push because it had a later one.
+fn overtaken_gap(push: &Push) -> Packet {
+    let range = |id: PushId| GapRange { room: None, partition: id.partition, from: id.offset, to: id.offset };
+    let ranges = push.parts().iter().map(|part| range(part.id)).collect();
+    packet(&Gap { reason: "overtaken".into(), dropped: push.messages() as u64, ranges })
+}
+
+fn packet(gap: &Gap) -> Packet {
+    Packet::new(op::GAP, 0, serde_json::to_vec(gap).expect("a gap is plain data"))
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comet::logic::memory::MemoryLogic;
-use proto::comet::{BroadcastRoomReq, Id, Owner};
+use proto::comet::{BroadcastRoomReq, Id, Owner, PushMsgReq};
 use proto::delivery::down::Frame;
-use proto::delivery::{Down, Mark, Marks};
+use proto::delivery::{Down, KickReq, Mark, Marks};
 use runtime::Process;
 use runtime::pod::DRAIN_ANNOTATION;
 use tokio::net::TcpStream;
@@ -129,6 +129,11 @@ fn down(frame: Frame) -> Down {
     Down { frame: Some(frame), ..Down::default() }
 }
 
+/// Logic has noted key `k` elsewhere, by a record behind all that it had sent here for it.
+fn noted_elsewhere() -> Frame {
+    Frame::Kick(KickReq { keys: vec!["k".into()], reason: "moving".into(), ..Default::default() })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_its_new_connection() {
     let (comet, logic) = comet(&["--flush", "1s"]).await;
@@ -141,6 +146,7 @@ async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_
     let order = client.packet().await;
     assert_eq!((order.op, &order.body[..]), (18, &br#"{"withinMs":4000,"nodes":[]}"#[..]));
     client.send(&packet(18, 2, r#"[{"3":1},{"3":2}]"#)).await;
+    frames.send(down(noted_elsewhere())).unwrap();
     frames.send(down(room(0))).unwrap();
     frames.send(down(mark(1))).unwrap();
     assert_eq!(client.packet().await.op, 25);
@@ -157,15 +163,70 @@ async fn who_can_move_is_told_to_and_is_let_go_once_it_was_given_what_is_before_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_moves_is_not_let_go_before_all_that_was_sent_here_for_its_key_came() {
+    let (comet, _) = comet(&["--flush", "1s"]).await;
+    let (frames, _, mark) = job(&comet).await;
+    frames.send(down(mark(1))).unwrap();
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","accepts":[1000],"caps":["move"]}"#)).await;
+    assert_eq!(client.packet().await.op, 8);
+    comet.process.shutdown.begin();
+    assert_eq!(client.packet().await.op, 18);
+    // It was let in elsewhere when that had not seen what is still on its way to here.
+    client.send(&packet(18, 2, r#"[{"3":1}]"#)).await;
+    // Were it let go now, it would be told so before the next push.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let owner = Some(Owner { group: "g".into(), generation: 1, floor: Some(0) });
+    let ids = vec![Id { epoch: 7, partition: 3, offset: 5, ..Id::default() }];
+    let keys = PushMsgReq { keys: vec!["k".into()], proto: Some(raw(&["m"])), proto_op: 1000, ids, owner, late: false };
+    frames.send(down(Frame::Keys(keys))).unwrap();
+    frames.send(down(noted_elsewhere())).unwrap();
+    let pushed = client.packet().await;
+    assert_eq!((pushed.op, pushed.body.last()), (25, Some(&b'm')));
+    assert_eq!(client.rest().await, packet(18, 2, ""));
+    assert_eq!((comet.closed("moved"), comet.closed("kicked")), (1.0, 0.0));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_is_given_at_once_what_slow_broadcasts_would_have_given_it_later() {
+    let (comet, _) = comet(&["--shards", "1"]).await;
+    let mut others = Vec::new();
+    for index in 0..30 {
+        others.push(Client::signed_in(&comet, false, &format!(r#"{{"key":"{index}","accepts":[1000]}}"#)).await);
+    }
+    let mut moving = Client::tcp(&comet).await;
+    moving.send(&packet(7, 1, r#"{"key":"k","accepts":[1000],"caps":["move"]}"#)).await;
+    assert_eq!(moving.packet().await.op, 8);
+    // Half a minute each, and it is the last to get them.
+    comet.push_all(1000, 1, raw(&["first"])).await;
+    comet.push_all(1000, 1, raw(&["second"])).await;
+    comet.process.shutdown.begin();
+    assert_eq!(moving.packet().await.op, 18);
+    let Frame::Kick(elsewhere) = noted_elsewhere() else { unreachable!("it is one") };
+    comet.delivery().kick(elsewhere).await.unwrap();
+    moving.send(&packet(18, 2, "[]")).await;
+    let (first, second) = (moving.packet().await.body, moving.packet().await.body);
+    assert!(first.ends_with(b"first") && second.ends_with(b"second"), "{first:?} {second:?}");
+    assert_eq!(moving.rest().await, packet(18, 2, ""));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_can_move_and_does_not_is_told_of_a_gap_and_closed() {
     let (comet, _) = comet(&[]).await;
     let mut client = Client::tcp(&comet).await;
     client.send(&packet(7, 1, r#"{"key":"k","caps":["move"]}"#)).await;
     assert_eq!(client.packet().await.op, 8);
-    client.send(&packet(18, 2, "{}")).await;
-    assert_eq!(client.packet().await.op, 24, "a body that is no list");
+    // An offset that nobody will ever vouch for: it would wait for ever.
+    client.send(&packet(18, 2, r#"[{"0":9223372036854775807}]"#)).await;
+    let refused = client.packet().await;
+    assert_eq!((refused.op, refused.seq), (24, 2));
+    assert!(refused.body.starts_with(br#"{"code":"unexpected_op""#), "it was not told to");
     comet.process.shutdown.begin();
     assert_eq!(client.packet().await.op, 18);
+    client.send(&packet(18, 3, "{}")).await;
+    assert_eq!((client.packet().await.op), 24, "a body that is no list");
     let gap = client.packet().await;
     assert_eq!((gap.op, &gap.body[..]), (23, &br#"{"reason":"drain","dropped":0,"ranges":[]}"#[..]));
     assert_eq!(client.packet().await.op, 24);
@@ -275,6 +336,43 @@ async fn a_drain_that_is_called_off_keeps_whoever_is_left_and_takes_new_clients(
     new.got_nothing().await;
     // Nobody is waited for who has left by himself.
     drop((clients, new));
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_to_move_by_a_drain_that_is_called_off_stays_or_comes_back_without_being_taken_for_another() {
+    let (operator, process) = Operator::of_a_pod();
+    let logic = Arc::new(MemoryLogic::default());
+    let comet = Comet::start_as(&["--drain-lease", "1h"], logic.clone(), process).await;
+    comet.prove(&logic).await;
+    let mut movers = Vec::new();
+    for key in ["stays", "comes back"] {
+        let mut client = Client::tcp(&comet).await;
+        client.send(&packet(7, 1, format!(r#"{{"key":"{key}","room_id":"r","caps":["move"]}}"#))).await;
+        assert_eq!(client.packet().await.op, 8);
+        movers.push(client);
+    }
+    operator.write(Some(1));
+    for client in &mut movers {
+        assert_eq!(client.packet().await.op, 18);
+    }
+    operator.write(None);
+    eventually("it is ready again", || comet.process.readiness.is_ready()).await;
+    let mut back = Client::tcp(&comet).await;
+    back.send(&packet(7, 1, r#"{"key":"comes back","room_id":"r","caps":["move"],"moving":true}"#)).await;
+    assert_eq!(back.packet().await.op, 8);
+    assert_eq!(movers[1].rest().await, [0; 0], "it is not told that another has taken its place");
+    tokio::time::sleep(comet::moving::WITHIN + Duration::from_millis(500)).await;
+    comet.push_room("r", &["still"]).await;
+    for client in [&mut movers[0], &mut back] {
+        assert_eq!(client.packet().await.op, 25);
+    }
+    assert_eq!(disconnected(&logic), [""; 0]);
+    assert_eq!((comet.closed("moved"), comet.closed("replaced"), comet.closed("drain")), (1.0, 0.0, 0.0));
+    // Told again, it may move again.
+    operator.write(Some(2));
+    assert_eq!(movers[0].packet().await.op, 18);
+    drop((movers, back));
     comet.stop().await;
 }
 

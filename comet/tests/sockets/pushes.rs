@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use proto::comet::{BroadcastReq, BroadcastRoomReq, Owner, PushMsgReq};
+use proto::delivery::Remark;
+use proto::delivery::down::Frame;
 
+use crate::stream::Job;
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,6 +132,30 @@ async fn what_comes_late_for_a_key_is_dropped_where_the_key_has_had_a_later_reco
         client.got_nothing().await;
     }
     assert_eq!(comet.metric("dropped_total{reason=\"overtaken\"}"), 2.0);
+    comet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_without_what_came_late_is_told_and_so_is_job() {
+    let (comet, _) = comet(&[]).await;
+    let mut client = Client::tcp(&comet).await;
+    client.send(&packet(7, 1, r#"{"key":"k","accepts":[1000],"caps":["envelope"]}"#)).await;
+    assert_eq!(client.packet().await.op, 8);
+    assert!(comet.push_keys(&["k"], 1000, raw(&["7"]), vec![id(7)]).await.is_empty());
+    assert_eq!(client.packet().await.op, 25);
+    let mut job = Job::open(&comet).await;
+    for op in [1001, 1000] {
+        let (keys, proto, ids) = (vec!["k".into()], Some(raw(&["5", "6"])), vec![id(5), id(6)]);
+        job.send(Frame::Keys(PushMsgReq { keys, proto, proto_op: op, ids, owner: None, late: true }));
+    }
+    job.taken(2).await;
+    let overtaken = |frame| Remark { frame, overtaken: vec!["k".into()], ..Remark::default() };
+    assert_eq!(job.remarks, [overtaken(1), overtaken(2)]);
+    let gap = client.packet().await;
+    let ranges = r#"[{"partition":3,"from":5,"to":5},{"partition":3,"from":6,"to":6}]"#;
+    let said = format!(r#"{{"reason":"overtaken","dropped":2,"ranges":{ranges}}}"#);
+    assert_eq!((gap.op, std::str::from_utf8(&gap.body).unwrap()), (23, said.as_str()));
+    client.got_nothing().await;
     comet.stop().await;
 }
 

@@ -16,7 +16,7 @@ pub struct Job {
     pub frames: mpsc::UnboundedSender<Down>,
     up: Streaming<Up>,
     taken: u64,
-    remarks: Vec<Remark>,
+    pub remarks: Vec<Remark>,
     rooms: BTreeSet<String>,
     knows_rooms: bool,
 }

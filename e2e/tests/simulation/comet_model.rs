@@ -245,7 +245,7 @@ impl Comet {
         let To::Room(room) = target else {
             return true;
         };
-        match self.interest.audience(room) {
+        match self.interest.audience(room, Some(id.partition)) {
             Audience::Nobody => false,
             Audience::Since(_) if self.mutant == Mutant::RoomsSinceEver => true,
             Audience::Since(since) => since.is_none_or(|since| !since.covers("g", id)),

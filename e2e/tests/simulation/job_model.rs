@@ -244,7 +244,7 @@ impl Job {
             match frame {
                 _ if fenced => self.partition.fence(),
                 Frame::Claim => {}
-                Frame::Vouch(vouches) => vouches.iter().for_each(|vouch| queue.told(vouch)),
+                Frame::Vouch(vouches) => vouches.iter().for_each(|vouch| queue.told(vouch, now)),
                 Frame::Batch { batch, .. } => {
                     queue.answered(&batch, now);
                     if self.mutant == Mutant::ForgetHole {

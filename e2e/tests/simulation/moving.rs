@@ -290,7 +290,7 @@ impl World {
         match frame {
             Frame::Vouch(vouches) => {
                 let queue = self.comets[comet].queue.as_ref().expect("it was sent something");
-                vouches.iter().for_each(|vouch| queue.told(vouch));
+                vouches.iter().for_each(|vouch| queue.told(vouch, self.now));
             }
             Frame::Batch { batch, .. } => {
                 for push in batch.items.iter().map(|item| &item.push).filter(|_| is_missing) {

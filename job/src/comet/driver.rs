@@ -181,11 +181,14 @@ impl Driver {
                     for vouch in vouches {
                         match remark.fenced.contains(&vouch.partition.number) {
                             true => vouch.partition.fence(),
-                            false => self.seat.queue.told(&vouch),
+                            false => self.seat.queue.told(&vouch, now),
                         }
                     }
                 }
-                Sent::Batch(batch, at) if remark.code == 0 => self.called(&batch, at, Ok(remark.not_here)),
+                Sent::Batch(batch, at) if remark.code == 0 => {
+                    self.fleet.seeker().overtaken(&batch, &remark.overtaken);
+                    self.called(&batch, at, Ok(remark.not_here));
+                }
                 Sent::Batch(batch, at) => self.called(&batch, at, Err(grpc::said(remark.code, remark.text))),
             }
         }

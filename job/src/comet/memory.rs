@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use proto::comet::Owner;
+use proto::comet::{Owner, PushMsgReq};
 use proto::delivery::down::Frame;
 use proto::delivery::{ClaimReply, ClaimReq, Down, HelloReply, Interest, Mark, Marks, Remark, Up};
 use tokio::sync::{Notify, mpsc, watch};
@@ -52,6 +52,8 @@ struct Shared {
     claims: Mutex<HashMap<(String, u32), i32>>,
     /// How many partitions the topic has, as the last claim said.
     in_topic: Mutex<u32>,
+    /// Keys that have had something later than whatever comes late for them.
+    ahead: Mutex<Vec<String>>,
     /// Keys that are here; every key when empty.
     keys: Mutex<Vec<String>>,
     /// What was vouched for.
@@ -91,6 +93,7 @@ impl MemoryComet {
             calls: watch::Sender::default(),
             claims: Mutex::default(),
             in_topic: Mutex::default(),
+            ahead: Mutex::default(),
             keys: Mutex::default(),
             marks: Mutex::default(),
             rooms: Mutex::default(),
@@ -121,6 +124,11 @@ impl MemoryComet {
     /// From now on only these keys are here.
     pub fn holds(&self, keys: &[&str]) {
         *self.shared.keys.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
+    }
+
+    /// From now on these keys go without what comes late for them.
+    pub fn is_ahead(&self, keys: &[&str]) {
+        *self.shared.ahead.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
     }
 
     /// From now on these rooms have somebody. Who connects is told at once, who is connected with the next answer.
@@ -192,6 +200,13 @@ impl MemoryComet {
             Frame::All(request) => Call::Broadcast(request),
             Frame::Kick(request) => Call::Kick(request),
         };
+        if let Call::Push(PushMsgReq { keys, late: true, .. }) = &call {
+            let ahead = self.shared.ahead.lock();
+            let overtaken: Vec<String> = keys.iter().filter(|key| ahead.contains(key)).cloned().collect();
+            if !overtaken.is_empty() {
+                return Ok(Remark { overtaken, ..Remark::default() });
+            }
+        }
         let trace = (!traceparent.is_empty()).then_some(traceparent.as_str());
         let refused = |code: Code, text: String| Remark { code: code as i32, text, ..Remark::default() };
         match self.send(call, trace).await {

@@ -5,6 +5,7 @@
 //! this queue in any way is answered in its partition's ledger, except when the partition itself is taken from us.
 
 mod interest;
+mod kept;
 mod pace;
 mod slot;
 mod told;
@@ -29,13 +30,16 @@ use crate::room::{Batching, Item};
 const SILENT: Duration = Duration::from_millis(500);
 /// How often it is looked whether a comet answers what it is owed.
 const LOOK: Duration = Duration::from_secs(1);
+/// What is kept back for rooms that nobody is in may be so many times as much as what is owed: other comets are owed it,
+/// so it is in memory anyhow.
+const KEPT_BACK: usize = 4;
 
 /// When packets merge and when a comet is let go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// When packets of a room are sent together.
     pub batching: Batching,
-    /// A comet that is owed more bytes than this is let go.
+    /// A comet that is owed more bytes than this, or of which [`KEPT_BACK`] times as many are kept back, is let go.
     pub backlog: usize,
     /// A comet that is owed something and has not answered for this long is let go.
     pub stall: Duration,
@@ -95,6 +99,9 @@ struct Inner {
     bytes: usize,
     /// Bytes of what is kept back, for rooms that nobody is in there.
     withheld: usize,
+    /// Of so many kept back bytes the comet was asked already, or need not be: another [`interest::ASK`] are asked about at
+    /// once, fewer with the next word to all comets.
+    asked: usize,
     /// Records, those that are kept back not counted.
     items: usize,
     /// Whether the comet may not have been told of some partition.
@@ -169,7 +176,7 @@ impl Queue {
     pub fn push(&self, partition: &Arc<Partition>, item: Item, now: Instant) -> bool {
         let offset = item.push.id.offset;
         let mut inner = self.inner.lock();
-        let Inner { state, slots, rooms, bytes, withheld, items, waiting_since, .. } = &mut *inner;
+        let Inner { state, slots, rooms, bytes, withheld, asked, items, waiting_since, .. } = &mut *inner;
         let slot = slots.get_mut(&partition.number).filter(|slot| Arc::ptr_eq(&slot.partition, partition));
         let slot = match (*state, slot) {
             (State::Closed, _) => return false,
@@ -191,13 +198,13 @@ impl Queue {
         };
         let size = item.size();
         *bytes += size;
-        let is_over = *bytes > self.limits.backlog;
-        let wakes = if rooms.lack(&item.push.target) {
-            slot.withheld.push_back(item);
+        let wakes = if let Some(room) = rooms.lacked(&item.push.target) {
+            slot.withheld.push(room, item);
             *withheld += size;
-            let is_much = *withheld > interest::ASK;
+            let is_much = *withheld > *asked + interest::ASK;
             if is_much {
                 slot.told.read = slot.told.read.max(offset + 1);
+                *asked = *withheld;
                 inner.must_tell = true;
                 inner.telling_since.get_or_insert(now);
             }
@@ -212,6 +219,8 @@ impl Queue {
             true
         };
         self.metrics.queue_bytes.inc_by(size as i64);
+        let Limits { backlog, .. } = self.limits;
+        let is_over = inner.bytes - inner.withheld > backlog || inner.withheld > backlog.saturating_mul(KEPT_BACK);
         if is_over {
             self.empty(&mut inner, State::LetGo, "backlog");
         }
@@ -394,11 +403,15 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// How it keeps up.
+    /// How it keeps up. What is kept back counts as well: it waits for answers behind what is owed.
     pub fn pace(&self, now: Instant) -> Pace {
         let inner = self.inner.lock();
-        let is_silent = inner.waiting_since.is_none_or(|since| now >= since + SILENT);
-        match (inner.bytes - inner.withheld > self.limits.backlog / 4, is_silent) {
+        let is_much = inner.bytes > self.limits.backlog / 4;
+        // An answer to what it is owed shows that it is alive, however much of that stands before a question. A little that
+        // is kept back is no reason to read on.
+        let since = inner.waiting_since.or(inner.telling_since.filter(|_| is_much));
+        let is_silent = since.map_or(!is_much, |since| now >= since + SILENT);
+        match (is_much, is_silent) {
             (true, true) => Pace::Hangs,
             (true, false) => Pace::Lags,
             (false, true) => Pace::Idle,
@@ -420,14 +433,16 @@ impl Queue {
         let mut dropped = 0;
         for slot in inner.slots.values_mut() {
             slot.poked = false;
+            // What is kept back is for nobody there, as far as is known.
+            let (kept, _) = slot.withheld.size();
             let items = slot.clear();
-            dropped += items.len();
+            dropped += items.len() - kept;
             items.iter().for_each(|item| slot.told.miss(item.push.id.offset));
             slot.partition.answer(items.iter().map(|item| item.push.id.offset));
         }
         self.metrics.drop_records(reason, dropped);
         self.metrics.queue_bytes.dec_by(inner.bytes as i64);
-        (inner.bytes, inner.withheld, inner.items) = (0, 0, 0);
+        (inner.bytes, inner.withheld, inner.asked, inner.items) = (0, 0, 0, 0);
         (inner.waiting_since, inner.telling_since) = (None, None);
         inner.poked.clear();
         inner.timers.clear();
@@ -437,7 +452,7 @@ impl Queue {
         let Some(slot) = inner.slots.remove(&partition) else {
             return;
         };
-        let (kept, withheld) = (slot.withheld.len(), slot.withheld.iter().map(Item::size).sum::<usize>());
+        let (kept, withheld) = slot.withheld.size();
         let items = slot.everything();
         let size = items.iter().map(Item::size).sum::<usize>();
         self.metrics.queue_bytes.dec_by(size as i64);

@@ -103,6 +103,29 @@ async fn a_backlog_is_read_at_the_pace_of_the_comets_and_nothing_of_it_is_droppe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_backlog_of_rooms_that_are_spread_over_many_comets_is_read_at_their_pace_and_none_is_let_go() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let rooms = names.map(|name| format!("a://{name}"));
+    let comets = names.map(MemoryComet::new);
+    comets.iter().zip(&rooms).for_each(|(comet, room)| comet.has_rooms(&[room]));
+    let addresses = names.map(|name| format!("h:{name}"));
+    let listed: Vec<_> = addresses.iter().map(String::as_str).zip(&comets).collect();
+    let rig = Rig::start(&listed).await;
+    comets.iter().for_each(|comet| comet.set(Mood::Hangs));
+    let body = "x".repeat(900_000);
+    for _ in 0..10 {
+        for room in &rooms {
+            rig.room(room, &body);
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    comets.iter().for_each(|comet| comet.set(Mood::Fine));
+    rig.until_committed(60).await;
+    assert_eq!(rig.count("imcluster_job_comets_let_go_total"), 0);
+    assert_eq!(comets.map(|comet| bodies(&comet).len()), [10; 6]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_comet_that_answers_and_takes_little_sets_the_pace_of_the_others_for_a_while_and_no_longer() {
     let (fast, slow) = (MemoryComet::new("fast"), MemoryComet::new("slow"));
     let rig = Rig::over(MemoryLog::new(1, 128 << 20), &[("h:1", &fast), ("h:2", &slow)]).await;

@@ -88,6 +88,17 @@ async fn a_key_that_cannot_be_found_is_undeliverable_within_ten_seconds_for_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_key_goes_without_because_it_had_something_later_is_undeliverable() {
+    let (a, b, logic) = (deserted("a"), MemoryComet::new("b"), MemoryLogic::default());
+    logic.set(&[("k", "b")]);
+    b.is_ahead(&["k"]);
+    let rig = Rig::seeking(&logic, &[("h:1", &a), ("h:2", &b)]).await;
+    rig.keys("a", &["k"], "m");
+    rig.until_committed(1).await;
+    assert_eq!((undeliverable(&rig, "overtaken"), undeliverable(&rig, "not_here")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_logic_a_key_that_is_not_here_is_undeliverable_at_once() {
     let a = deserted("a");
     let rig = Rig::start(&[("h:1", &a)]).await;

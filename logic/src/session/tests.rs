@@ -96,6 +96,21 @@ async fn a_key_that_moved_is_closed_on_the_server_it_left() {
     assert_eq!(setup.at("phone").await.as_deref(), Some("h2"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_server_that_a_key_moves_from_is_told_so_at_once_and_to_close_it_later() {
+    let setup = setup(0, Policy::Refuse);
+    setup.connect("h1", r#"{"mid":7,"key":"phone"}"#).await.unwrap();
+    setup.connect("h2", r#"{"mid":7,"key":"phone","moving":true}"#).await.unwrap();
+    let mut said = Vec::new();
+    let began = tokio::time::Instant::now();
+    for offset in 0..2 {
+        assert_eq!(setup.next_kick(offset).await, ("h1".to_owned(), vec!["phone".to_owned()]));
+        let record = setup.log.read(&[offset], 1).await.remove(0);
+        said.push((PushMsg::decode(record.value).unwrap().msg, began.elapsed() >= MOVING));
+    }
+    assert_eq!(said, [("moving".into(), false), ("moved".into(), true)]);
+}
+
 #[tokio::test]
 async fn a_key_that_came_back_is_younger_than_the_kick_of_where_it_was() {
     let setup = setup(0, Policy::Refuse);

@@ -7,10 +7,12 @@
 //! somebody is in every room; a stream that breaks loses words, so what was kept back goes out on the next.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use proto::delivery::Interest;
 use tokio::time::Instant;
 
+use super::kept::Kept;
 use super::slot::Slot;
 use super::{Inner, Queue};
 use crate::push::Target;
@@ -28,9 +30,12 @@ pub(super) struct Rooms {
 }
 
 impl Rooms {
-    /// Whether nobody whom this is for is there.
-    pub(super) fn lack(&self, target: &Target) -> bool {
-        matches!(target, Target::Room(room) if self.are_all && !self.names.contains(&**room))
+    /// The room that this is for, when nobody is in it.
+    pub(super) fn lacked(&self, target: &Target) -> Option<Arc<str>> {
+        match target {
+            Target::Room(room) if self.are_all && !self.names.contains(&**room) => Some(room.clone()),
+            _ => None,
+        }
     }
 }
 
@@ -42,11 +47,9 @@ impl Queue {
             inner.rooms.names.remove(room.as_str());
         }
         let began = entered.into_iter().map(String::into_boxed_str);
-        let began: HashSet<Box<str>> = began.filter(|room| inner.rooms.names.insert(room.clone())).collect();
+        let began: Vec<Box<str>> = began.filter(|room| inner.rooms.names.insert(room.clone())).collect();
         inner.rooms.are_all |= complete;
-        if !began.is_empty() {
-            inner.release(now, |item| matches!(&item.push.target, Target::Room(room) if began.contains(&**room)));
-        }
+        inner.release(now, |kept| began.iter().flat_map(|room| kept.of(room)).collect());
         drop(inner);
         self.wake.notify_one();
     }
@@ -56,20 +59,16 @@ impl Inner {
     /// Nothing is known of the comet's rooms: what was kept back is sent.
     pub(super) fn forget_rooms(&mut self, now: Instant) {
         self.rooms = Rooms::default();
-        self.release(now, |_| true);
+        self.release(now, |kept| kept.drain().collect());
     }
 
-    /// Owes the comet those of what was kept back that `are_wanted`, in their order.
-    fn release(&mut self, now: Instant, are_wanted: impl Fn(&Item) -> bool) {
+    /// Owes the comet what `take` takes out of what was kept back, each room's in its order.
+    fn release(&mut self, now: Instant, mut take: impl FnMut(&mut Kept) -> Vec<Item>) {
         let Self { slots, withheld, items, waiting_since, .. } = self;
         let mut numbers = vec![];
         for (number, slot) in slots.iter_mut() {
             let Slot { withheld: kept, lane, told, .. } = slot;
-            for item in std::mem::take(kept) {
-                if !are_wanted(&item) {
-                    kept.push_back(item);
-                    continue;
-                }
+            for item in take(kept) {
                 *withheld -= item.size();
                 *items += 1;
                 told.settled = told.settled.min(item.push.id.offset);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::kept::Kept;
 use super::told::Told;
 use crate::push::Partition;
 use crate::room::{Batching, Item, Lane};
@@ -22,15 +23,15 @@ pub(super) struct Slot {
     pub(super) flights: VecDeque<Arc<Vec<Item>>>,
     /// How many of them are out; the others failed and go out again before anything else.
     pub(super) out: usize,
-    /// What is for rooms that nobody is in there, as far as is known, oldest first.
-    pub(super) withheld: VecDeque<Item>,
+    /// What is for rooms that nobody is in there, as far as is known.
+    pub(super) withheld: Kept,
 }
 
 impl Slot {
     /// Nothing is owed yet; what is before `from` is not for this comet, but for keys that come to it.
     pub(super) fn new(partition: Arc<Partition>, batching: Batching, from: u64) -> Self {
         let (lane, told) = (Lane::new(batching), Told::new(from));
-        let (flights, withheld) = (VecDeque::new(), VecDeque::new());
+        let (flights, withheld) = (VecDeque::new(), Kept::default());
         Self { partition, lane, claimed: false, told, poked: false, flights, out: 0, withheld }
     }
 
@@ -61,7 +62,7 @@ impl Slot {
         self.out = 0;
         let mut items: Vec<Item> = self.flights.drain(..).flat_map(|items| items.to_vec()).collect();
         items.extend(self.lane.drain());
-        items.extend(self.withheld.drain(..));
+        items.extend(self.withheld.drain());
         items
     }
 

@@ -6,6 +6,7 @@ use proto::logic::PushMsg;
 use tokio::time::Instant;
 
 use super::*;
+use crate::metrics::Reason;
 use crate::push::Push;
 use crate::push::tests::{partition, record};
 use crate::rig::LIMITS;
@@ -219,13 +220,13 @@ async fn a_comet_that_is_owed_nothing_is_told_how_far_everything_was_answered() 
     let now = Instant::now();
     let (first, from, through) = word(&queue).unwrap();
     assert_eq!((from, through), (0, 0));
-    queue.told(&first);
+    queue.told(&first, now);
     partition.ledger.lock().open(0, 0);
     queue.tell(now);
     assert_eq!(queue.knows(0), Some(0));
     let (second, from, through) = word(&queue).unwrap();
     assert_eq!((from, through), (0, 1));
-    queue.told(&second);
+    queue.told(&second, now);
     queue.tell(now);
     assert_eq!((queue.knows(0), word(&queue).is_none()), (Some(1), true));
     queue.goes_by(Way::Calls);
@@ -335,7 +336,7 @@ async fn what_is_for_a_room_that_nobody_is_in_is_kept_back_until_the_comet_has_a
     assert_eq!((through, asked.sent), (0, 3), "0 and 2 are out, 1 is kept back");
     owe_room(&queue, &partition, 3, "r", now);
     assert_eq!(queue.size().1, 2);
-    queue.told(&asked);
+    queue.told(&asked, now);
     assert_eq!(queue.size().1, 2);
     queue.tell(now);
     assert_eq!(word(&queue).unwrap().0.sent, 4);
@@ -357,12 +358,12 @@ async fn what_is_kept_back_is_not_vouched_for_and_its_answer_lets_the_floor_pass
     assert_eq!((from, through, asked.sent, partition.ledger.lock().committed()), (0, 0, 1, 0));
     queue.tell(now);
     assert!(word(&queue).is_none(), "it was asked already");
-    queue.told(&asked);
+    queue.told(&asked, now);
     assert_eq!((partition.ledger.lock().committed(), queue.size()), (1, (0, 0, State::Open)));
     queue.tell(now);
     let (told, _, through) = word(&queue).unwrap();
     assert_eq!(through, 1);
-    queue.told(&told);
+    queue.told(&told, now);
     assert_eq!(queue.knows(0), Some(1));
 }
 
@@ -444,4 +445,94 @@ async fn much_that_is_kept_back_is_asked_about_at_once() {
     }
     queue.revoke(&partition);
     assert_eq!(queue.size(), (0, 0, State::Open));
+}
+
+/// Owes the comet half a mebibyte to a room.
+fn owe_much(queue: &Queue, partition: &Arc<Partition>, offset: u64, room: &str, now: Instant) {
+    let message = PushMsg { r#type: 1, room: room.into(), msg: vec![0; 512 * 1024].into(), ..Default::default() };
+    let push = Push::decode(&record(partition.number, offset, &message), 1, now).unwrap();
+    partition.ledger.lock().open(offset, 1);
+    assert!(queue.push(partition, Item { push: Arc::new(push), speed: 0 }, now));
+}
+
+#[tokio::test]
+async fn a_comet_lags_by_what_is_kept_back_long_before_it_is_let_go_for_that() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &["r"], &[], now);
+    let half_mebibytes = |bytes: usize| bytes as u64 / (512 * 1024);
+    let quarter = half_mebibytes(LIMITS.backlog / 4);
+    owe_much(&queue, &partition, 0, "r", now);
+    (1..quarter).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.pace(now), Pace::Lags, "it is asked about it, and answers");
+    assert_eq!(queue.pace(now + SILENT), Pace::Hangs);
+    let most = half_mebibytes(LIMITS.backlog * KEPT_BACK);
+    (quarter..most).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.size().2, State::Open);
+    (most..most + 2).for_each(|offset| owe_much(&queue, &partition, offset, "s", now));
+    assert_eq!(queue.size(), (0, 0, State::LetGo));
+}
+
+#[tokio::test]
+async fn a_comet_from_which_little_is_kept_back_is_no_reason_to_read_on() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    owe_room(&queue, &partition, 0, "s", now);
+    queue.tell(now);
+    assert_eq!(queue.pace(now), Pace::Idle);
+}
+
+#[tokio::test]
+async fn however_much_is_kept_back_the_comet_is_asked_about_it_once_a_mebibyte() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    word(&queue);
+    let message = PushMsg { r#type: 1, room: "r".into(), msg: vec![0; 32 * 1024].into(), ..Default::default() };
+    let mut asked = vec![];
+    for offset in 0..320 {
+        let push = Push::decode(&record(0, offset, &message), 1, now).unwrap();
+        partition.ledger.lock().open(offset, 1);
+        assert!(queue.push(&partition, Item { push: Arc::new(push), speed: 0 }, now));
+        asked.extend(word(&queue).map(|(word, ..)| word));
+    }
+    assert!((9..=10).contains(&asked.len()), "{} questions about ten mebibytes", asked.len());
+    asked.iter().for_each(|word| queue.told(word, now));
+    let left = queue.size().0;
+    assert!(left <= interest::ASK + 64 * 1024, "{left} bytes are kept back that were not asked about");
+}
+
+#[tokio::test]
+async fn what_is_kept_back_when_a_comet_goes_is_no_loss() {
+    let partition = partition(0);
+    let metrics = Metrics::default();
+    let queue = Queue::new(LIMITS, metrics.clone());
+    queue.assign(&partition, 0);
+    let now = Instant::now();
+    say(&queue, &["r"], &[], now);
+    (0..3).for_each(|offset| owe_room(&queue, &partition, offset, ["r", "s", "s"][offset as usize], now));
+    queue.close("gone");
+    assert_eq!(partition.ledger.lock().committed(), 3);
+    assert_eq!(metrics.dropped.get_or_create(&Reason { reason: "gone" }).get(), 1);
+}
+
+#[tokio::test]
+async fn a_comet_that_answers_one_word_and_falls_silent_about_the_next_is_let_go() {
+    let partition = partition(0);
+    let queue = queue(&partition);
+    let now = Instant::now();
+    say(&queue, &[], &[], now);
+    word(&queue);
+    owe_room(&queue, &partition, 0, "r", now);
+    queue.tell(now);
+    let (first, ..) = word(&queue).unwrap();
+    owe_room(&queue, &partition, 1, "r", now);
+    queue.tell(now);
+    word(&queue).unwrap();
+    queue.told(&first, now);
+    assert_eq!(look(&queue, now, now + LIMITS.stall).0, State::LetGo);
 }

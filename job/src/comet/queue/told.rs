@@ -65,8 +65,13 @@ impl Slot {
 
     /// Whether something is kept back about which the comet was not asked on this stream.
     fn keeps_more_back(&self) -> bool {
-        self.withheld.back().is_some_and(|last| self.told.reached <= last.push.id.offset)
-            && self.told.reached < self.reach()
+        self.withheld.last().is_some_and(|last| self.told.reached <= last) && self.told.reached < self.reach()
+    }
+
+    /// Whether it was told something that it has not answered.
+    fn is_asked(&self) -> bool {
+        self.told.sent.is_some_and(|sent| sent > self.told.answered)
+            || self.withheld.first().is_some_and(|first| first < self.told.reached)
     }
 
     /// Whether there is something to tell: the floor is past what the comet knows, or something is kept back.
@@ -81,6 +86,7 @@ impl Queue {
     pub fn tell(&self, now: Instant) {
         let mut inner = self.inner.lock();
         inner.slots.values_mut().for_each(|slot| slot.told.read = slot.partition.ledger.lock().next());
+        inner.asked = inner.withheld;
         if inner.is_deaf || inner.state != State::Open || !inner.slots.values().any(Slot::is_behind) {
             return;
         }
@@ -121,19 +127,21 @@ impl Queue {
     }
 
     /// The comet has answered it. What was kept back from it until there is not for it.
-    pub fn told(&self, vouch: &Vouch) {
+    pub fn told(&self, vouch: &Vouch, now: Instant) {
         let mut inner = self.inner.lock();
-        inner.telling_since = None;
         let slot = inner.slots.get_mut(&vouch.partition.number);
         let mut passed = vec![];
         if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.partition, &vouch.partition)) {
             slot.told.answered = slot.told.answered.max(vouch.through);
-            let count = slot.withheld.partition_point(|item| item.push.id.offset < vouch.sent);
-            passed.extend(slot.withheld.drain(..count));
+            passed = slot.withheld.before(vouch.sent);
         }
         let bytes = passed.iter().map(Item::size).sum::<usize>();
         inner.bytes -= bytes;
         inner.withheld -= bytes;
+        inner.asked = inner.asked.min(inner.withheld);
+        // It may be silent from here on about what it was told since.
+        let is_asked = inner.must_tell || inner.slots.values().any(Slot::is_asked);
+        inner.telling_since = is_asked.then_some(now);
         drop(inner);
         self.metrics.queue_bytes.dec_by(bytes as i64);
         vouch.partition.answer(passed.iter().map(|item| item.push.id.offset));
