@@ -109,7 +109,7 @@ impl Service {
 
     async fn hand_keys(&self, request: PushMsgReq, trace: Option<&str>) -> Result<Pending, Status> {
         let span = runtime::trace::push_span("comet push", trace);
-        let PushMsgReq { keys, proto, proto_op: op, ids, owner, late } = request;
+        let PushMsgReq { keys, proto, proto_op: op, ids, owner } = request;
         let (Some(proto), false) = (proto, keys.is_empty()) else {
             return Err(Status::unknown("rpc pushmsg arg error"));
         };
@@ -125,7 +125,7 @@ impl Service {
             homes[self.shared.home(&key)].push(key);
         }
         let targets = self.shared.shards.iter().zip(homes).filter(|(_, keys)| !keys.is_empty());
-        let targets = targets.map(|(shard, keys)| (shard, Target::Keys { keys, op, late }));
+        let targets = targets.map(|(shard, keys)| (shard, Target::Keys { keys, op }));
         Ok(self.hand(Push::new("", packet(proto), &ids, span).into(), targets, sender).await)
     }
 

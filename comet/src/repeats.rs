@@ -35,6 +35,15 @@ impl Sender {
     }
 }
 
+/// The keys that go without a record.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Without<'a> {
+    /// They were not here.
+    pub missing: Vec<&'a Key>,
+    /// They had a later one.
+    pub overtaken: Vec<&'a Key>,
+}
+
 /// What one shard has enqueued, by consumer group and partition.
 #[derive(Debug, Default)]
 pub struct Repeats {
@@ -59,30 +68,36 @@ impl Repeats {
         id.offset >= partition.floor && partition.whole.insert(id.offset)
     }
 
-    /// Delivers a record for `keys` to those that have not had it. `enqueue` says whether the key was here.
-    /// Returns the keys that were not.
+    /// Delivers a record for `keys` to those that have not had it, nor anything later: order is worth more than what comes
+    /// too late, as when a stream broke or the key was looked for. `enqueue` says whether the key was here.
+    /// Returns the keys that go without. Exact while the record is not answered, because the floor is below it then.
     pub fn deliver<'a>(
         &mut self,
         sender: &Sender,
         id: PushId,
         keys: &'a [Key],
         mut enqueue: impl FnMut(&Key) -> bool,
-    ) -> Vec<&'a Key> {
+    ) -> Without<'a> {
+        let mut without = Without::default();
         if id.epoch == 0 {
-            return keys.iter().filter(|key| !enqueue(key)).collect();
+            without.missing = keys.iter().filter(|key| !enqueue(key)).collect();
+            return without;
         }
         let partition = self.partition(sender, id);
         if id.offset < partition.floor {
-            return Vec::new();
+            return without;
         }
         let before = partition.keys.remove(&id.offset).unwrap_or_default();
         let had: AHashSet<&Key> = before.iter().collect();
-        let (mut have, mut missing) = (Vec::new(), Vec::new());
+        let later = partition.keys.range(id.offset + 1..);
+        let mut have = Vec::new();
         for key in keys.iter().filter(|key| !had.contains(key)) {
-            if enqueue(key) {
+            if later.clone().any(|(_, had)| had.contains(key)) {
+                without.overtaken.push(key);
+            } else if enqueue(key) {
                 have.push(key.clone());
             } else {
-                missing.push(key);
+                without.missing.push(key);
             }
         }
         drop(had);
@@ -90,17 +105,7 @@ impl Repeats {
         if !have.is_empty() {
             partition.keys.insert(id.offset, have);
         }
-        missing
-    }
-
-    /// Whether this key got a later record and not this one. Exact while this record is not answered, because the floor is
-    /// below it then.
-    pub fn has_later(&self, sender: &Sender, id: PushId, key: &Key) -> bool {
-        let partition = self.partitions.get(&(sender.group.clone(), id.partition));
-        partition.filter(|partition| partition.epoch == id.epoch).is_some_and(|partition| {
-            let had = |offset: u64| partition.keys.get(&offset).is_some_and(|had| had.contains(key));
-            !had(id.offset) && partition.keys.range(id.offset + 1..).any(|(_, had)| had.contains(key))
-        })
+        without
     }
 
     /// Job told that every comet has answered what is below: it need not be remembered.

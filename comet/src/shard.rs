@@ -117,7 +117,7 @@ pub enum Target {
     /// The same, so many connections a second.
     Paced(i32, f64),
     /// These keys, if they accept the operation; late = unless they have had a later record.
-    Keys { keys: Vec<Key>, op: i32, late: bool },
+    Keys { keys: Vec<Key>, op: i32 },
 }
 
 /// The way into a shard. Cheap to clone.

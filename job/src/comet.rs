@@ -112,8 +112,7 @@ impl Call {
         let proto = Some(raw(batch));
         match &first.target {
             Target::Keys(keys) => {
-                let (keys, late) = (keys.clone(), first.late.is_some());
-                Self::Push(PushMsgReq { keys, proto, proto_op: first.operation, ids, owner, late })
+                Self::Push(PushMsgReq { keys: keys.clone(), proto, proto_op: first.operation, ids, owner })
             }
             Target::Kick(keys) => {
                 let (reason, created_ms) = (kick_reason(&first.packet), first.id.created_ms);

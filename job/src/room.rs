@@ -256,17 +256,10 @@ impl Lane {
     }
 }
 
-/// Whether `next` may share a call with `first`, both of one order: packets of a room always; pushes to keys when they
-/// go to the same keys under the same operation, because a comet checks both once a call, and are late or are not.
+/// Whether `next` may share a call with `first`, both of one order. Only packets of a room do: what a comet answers of keys
+/// is of a whole call.
 fn merges(first: &Item, next: &Item) -> bool {
-    match (&first.push.target, &next.push.target) {
-        (Target::Room(_), Target::Room(_)) => true,
-        (Target::Keys(a), Target::Keys(b)) => {
-            let of = |item: &Item| (item.push.operation, item.push.late.is_some());
-            a == b && of(first) == of(next)
-        }
-        _ => false,
-    }
+    matches!((&first.push.target, &next.push.target), (Target::Room(_), Target::Room(_)))
 }
 
 #[cfg(test)]

@@ -55,16 +55,16 @@ fn of_ten_thousand_keys_that_come_again_those_that_were_not_here_are_tried_again
     let keys: Vec<Key> = (0..10_000).map(|number| number.to_string().as_str().into()).collect();
     let is_even = |key: &Key| key.as_str().parse::<u32>().unwrap() % 2 == 0;
     let mut repeats = Repeats::default();
-    let missing: Vec<Key> = repeats.deliver(&sender(0), at(5), &keys, is_even).into_iter().cloned().collect();
+    let missing: Vec<Key> = repeats.deliver(&sender(0), at(5), &keys, is_even).missing.into_iter().cloned().collect();
     assert!(missing.len() == 5000 && !missing.iter().any(is_even));
     let mut tried = Vec::new();
     let rest = repeats.deliver(&sender(0), at(5), &keys, |key| {
         tried.push(key.clone());
         true
     });
-    assert!(rest.is_empty());
+    assert!(rest.missing.is_empty());
     assert_eq!(tried, missing);
-    assert!(repeats.deliver(&sender(0), at(5), &keys, |_| panic!("a repeat")).is_empty());
+    assert!(repeats.deliver(&sender(0), at(5), &keys, |_| panic!("a repeat")).missing.is_empty());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn below_the_floor_everything_is_a_repeat() {
     let mut repeats = Repeats::default();
     assert!(repeats.first(&sender(100), at(100)));
     assert!(!repeats.first(&sender(100), at(99)));
-    assert!(repeats.deliver(&sender(100), at(99), &["k".into()], |_| panic!("a repeat")).is_empty());
+    assert!(repeats.deliver(&sender(100), at(99), &["k".into()], |_| panic!("a repeat")).missing.is_empty());
 }
 
 #[test]
@@ -120,41 +120,43 @@ fn what_the_floor_has_passed_costs_nothing() {
 }
 
 #[test]
-fn a_key_that_has_had_a_later_record_is_known_by_it_and_no_other_is() {
+fn a_key_that_has_had_a_later_record_goes_without_and_no_other_does() {
     let mut repeats = Repeats::default();
-    let (key, other) = (Key::from("k"), Key::from("other"));
-    repeats.deliver(&sender(0), at(5), std::slice::from_ref(&key), |_| true);
-    repeats.deliver(&sender(0), at(6), std::slice::from_ref(&other), |_| false);
-    assert!(repeats.has_later(&sender(0), at(4), &key));
-    assert!(!repeats.has_later(&sender(0), at(5), &key), "it is not later than itself");
-    assert!(!repeats.has_later(&sender(0), at(4), &other), "it was not here");
-    repeats.deliver(&sender(0), at(7), std::slice::from_ref(&key), |_| true);
-    assert!(!repeats.has_later(&sender(0), at(5), &key), "it is a repeat");
-    let elsewhere = PushId { partition: 1, ..at(4) };
-    let anew = PushId { epoch: 2, ..at(4) };
-    assert!(!repeats.has_later(&sender(0), elsewhere, &key) && !repeats.has_later(&sender(0), anew, &key));
+    let keys = [Key::from("ahead"), Key::from("behind"), Key::from("away")];
+    let is_here = |key: &Key| key.as_str() != "away";
+    repeats.deliver(&sender(0), at(7), &keys[..1], is_here);
+    repeats.deliver(&sender(0), at(8), &keys[2..], is_here);
+    let without = repeats.deliver(&sender(0), at(5), &keys, is_here);
+    assert_eq!(without, Without { missing: vec![&keys[2]], overtaken: vec![&keys[0]] });
+    // It is not later than itself, and nothing later than what it had already.
+    for (offset, of) in [(7, 0), (5, 1)] {
+        assert_eq!(repeats.deliver(&sender(0), at(offset), &keys[of..=of], |_| panic!("a repeat")), Without::default());
+    }
+    for other in [PushId { partition: 1, ..at(4) }, PushId { epoch: 2, ..at(4) }] {
+        assert_eq!(repeats.deliver(&sender(0), other, &keys[..1], is_here), Without::default());
+    }
 }
 
 #[test]
 fn only_keys_that_were_not_here_may_get_it_again() {
     let mut repeats = Repeats::default();
     let keys = [Key::from("a"), Key::from("b")];
-    let missing = repeats.deliver(&sender(0), at(1), &keys, |key| key.as_str() == "a");
-    assert_eq!(missing, [&keys[1]]);
+    let without = repeats.deliver(&sender(0), at(1), &keys, |key| key.as_str() == "a");
+    assert_eq!(without.missing, [&keys[1]]);
     let mut given = Vec::new();
-    let missing = repeats.deliver(&sender(0), at(1), &keys, |key| {
+    let without = repeats.deliver(&sender(0), at(1), &keys, |key| {
         given.push(key.clone());
         true
     });
-    assert!(missing.is_empty());
+    assert!(without.missing.is_empty());
     assert_eq!(given, [keys[1].clone()]);
-    assert!(repeats.deliver(&sender(0), at(1), &keys, |_| panic!("a repeat")).is_empty());
+    assert!(repeats.deliver(&sender(0), at(1), &keys, |_| panic!("a repeat")).missing.is_empty());
 }
 
 #[test]
 fn a_record_comes_for_another_key_after_all_keys_of_the_first_call_had_it() {
     let mut repeats = Repeats::default();
-    assert!(repeats.deliver(&sender(0), at(1), &["a".into()], |_| true).is_empty());
+    assert!(repeats.deliver(&sender(0), at(1), &["a".into()], |_| true).missing.is_empty());
     let mut given = 0;
     repeats.deliver(&sender(0), at(1), &["a".into(), "moved here".into()], |_| {
         given += 1;

@@ -25,12 +25,7 @@ impl Shard {
     ) -> Option<Arc<OwnedSemaphorePermit>> {
         let Order { push, target, sender, budget, taken } = order;
         let (without, budget) = match target {
-            Target::Keys { mut keys, op, late } => {
-                let overtaken =
-                    if late { self.leave_out_overtaken(&push, &mut keys, op, &sender, repeats) } else { vec![] };
-                let missing = self.keys(&push, keys, op, &sender, repeats, round);
-                (Without { missing, overtaken }, Some(budget))
-            }
+            Target::Keys { keys, op } => (self.keys(&push, &keys, op, &sender, repeats, round), Some(budget)),
             target => (Without::default(), self.everyone(&push, target, &sender, budget, repeats, round)),
         };
         // Whoever asked may have given up by now; the push is on its way all the same.
@@ -66,39 +61,18 @@ impl Shard {
         Some(budget)
     }
 
-    /// Job looked for these keys while a later record was on its way to where they are: order is worth more than what is
-    /// late. What job sends for such a key comes in order, so the last part tells for all. Returns the keys that go without,
-    /// which were told of it as far as they can be.
-    fn leave_out_overtaken(
-        &self,
-        push: &Push,
-        keys: &mut Vec<Key>,
-        op: i32,
-        sender: &Sender,
-        repeats: &Repeats,
-    ) -> Vec<Key> {
-        let Some(last) = push.parts().last() else {
-            return vec![];
-        };
-        let overtaken: Vec<Key> = keys.extract_if(.., |key| repeats.has_later(sender, last.id, key)).collect();
-        self.shared.metrics.dropped("overtaken", (push.messages() * overtaken.len()) as u64);
-        let here = overtaken.iter().filter_map(|key| self.bucket.get(key));
-        for channel in here.filter(|channel| channel.variant.is_envelope() && channel.accepts(op)) {
-            channel.reply(&overtaken_gap(push));
-        }
-        overtaken
-    }
-
+    /// Takes a push for keys, less what they had before. Returns the keys that go without some of it; those that had
+    /// something later are told so as far as they can be.
     fn keys(
         &self,
         push: &Arc<Push>,
-        keys: Vec<Key>,
+        keys: &[Key],
         op: i32,
         sender: &Sender,
         repeats: &mut Repeats,
         round: &mut Round,
-    ) -> Vec<Key> {
-        let (mut missing, mut named) = (Vec::new(), AHashSet::new());
+    ) -> Without {
+        let (mut missing, mut overtaken) = (AHashSet::new(), AHashSet::new());
         for (index, part) in push.parts().iter().enumerate() {
             let alone = match push.messages() {
                 1 => push.clone(),
@@ -116,13 +90,17 @@ impl Shard {
                 }
                 None => false,
             };
-            for key in repeats.deliver(sender, part.id, &keys, here) {
-                if named.insert(key) {
-                    missing.push(key.clone());
-                }
+            let without = repeats.deliver(sender, part.id, keys, here);
+            self.shared.metrics.dropped("overtaken", without.overtaken.len() as u64);
+            let told = without.overtaken.iter().filter_map(|key| self.bucket.get(key));
+            for channel in told.filter(|channel| channel.variant.is_envelope() && channel.accepts(op)) {
+                channel.reply(&overtaken_gap(part.id));
             }
+            missing.extend(without.missing);
+            overtaken.extend(without.overtaken);
         }
-        missing
+        let owned = |keys: AHashSet<&Key>| keys.into_iter().cloned().collect();
+        Without { missing: owned(missing), overtaken: owned(overtaken) }
     }
 
     /// Tells of a gap whoever can be told; returns the others.
@@ -141,10 +119,9 @@ impl Shard {
 }
 
 /// What a client is told that goes without a push because it had a later one.
-fn overtaken_gap(push: &Push) -> Packet {
-    let range = |id: PushId| GapRange { room: None, partition: id.partition, from: id.offset, to: id.offset };
-    let ranges = push.parts().iter().map(|part| range(part.id)).collect();
-    packet(&Gap { reason: "overtaken".into(), dropped: push.messages() as u64, ranges })
+fn overtaken_gap(id: PushId) -> Packet {
+    let range = GapRange { room: None, partition: id.partition, from: id.offset, to: id.offset };
+    packet(&Gap { reason: "overtaken".into(), dropped: 1, ranges: vec![range] })
 }
 
 fn packet(gap: &Gap) -> Packet {

@@ -178,7 +178,7 @@ async fn who_moves_is_not_let_go_before_all_that_was_sent_here_for_its_key_came(
     tokio::time::sleep(Duration::from_millis(300)).await;
     let owner = Some(Owner { group: "g".into(), generation: 1, floor: Some(0) });
     let ids = vec![Id { epoch: 7, partition: 3, offset: 5, ..Id::default() }];
-    let keys = PushMsgReq { keys: vec!["k".into()], proto: Some(raw(&["m"])), proto_op: 1000, ids, owner, late: false };
+    let keys = PushMsgReq { keys: vec!["k".into()], proto: Some(raw(&["m"])), proto_op: 1000, ids, owner };
     frames.send(down(Frame::Keys(keys))).unwrap();
     frames.send(down(noted_elsewhere())).unwrap();
     let pushed = client.packet().await;

@@ -226,7 +226,7 @@ async fn an_owner_of_an_older_generation_is_fenced() {
     job.broadcast_room(push(owner("another", 1), 5)).await.unwrap();
     let proto = Some(raw(&["k"]));
     let (keys, ids) = (vec!["k".into()], vec![id(6)]);
-    let keys = PushMsgReq { keys, proto, proto_op: 1000, ids, owner: owner("g", 5), late: false };
+    let keys = PushMsgReq { keys, proto, proto_op: 1000, ids, owner: owner("g", 5) };
     is(&job.push_msg(keys).await.unwrap_err(), Code::FailedPrecondition, "fenced");
     let all =
         BroadcastReq { proto_op: 1000, proto: Some(raw(&["a"])), speed: 0, ids: vec![id(7)], owner: owner("g", 5) };

@@ -35,8 +35,8 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
     None,
-    /// job does not say that what it sends is late.
-    Unmarked,
+    /// comet gives a key what is older than what it had.
+    Unordered,
     /// job takes a record for answered when its key is looked for.
     Answered,
     /// job sends on what is new while older records wait for their key.
@@ -46,7 +46,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 4] = [Self::Unmarked, Self::Answered, Self::Unheld, Self::FloorTooHigh];
+    pub const ALL: [Self; 4] = [Self::Unordered, Self::Answered, Self::Unheld, Self::FloorTooHigh];
 }
 
 enum Frame {
@@ -251,33 +251,34 @@ impl World {
             Frame::Batch { batch, floor } => (batch, *floor),
         };
         let (sender, key) = (Sender { group: "g".into(), floor: Some(floor) }, Key::from(KEY));
-        let is_here = self.stays.last().expect("it is somewhere").comet == comet;
-        let is_late = batch.items[0].push.late.is_some();
-        let ids = batch.items.iter().map(|item| PushId { epoch: 7, partition: 0, offset: item.push.id.offset });
-        let ids: Vec<PushId> = ids.collect();
+        let last = self.stays.len() - 1;
+        let is_here = self.stays[last].comet == comet;
         let mut is_missing = false;
-        for id in ids {
-            let PushId { offset, .. } = id;
-            if is_late && repeats.has_later(&sender, id, &key) {
+        for push in batch.items.iter().map(|item| &item.push) {
+            let offset = push.id.offset;
+            let id = PushId { epoch: 7, partition: 0, offset };
+            let without = repeats.deliver(&sender, id, std::slice::from_ref(&key), |_| {
+                if is_here {
+                    self.stays[last].got.push(offset);
+                    self.found += u64::from(push.late.is_some());
+                }
+                is_here
+            });
+            is_missing |= !without.missing.is_empty();
+            if !without.overtaken.is_empty() {
+                if self.mutant == Mutant::Unordered && is_here {
+                    self.stays[last].got.push(offset);
+                }
                 let all = self.stays.iter().filter(|stay| stay.comet == comet).flat_map(|stay| &stay.got);
                 let first_later = all.copied().filter(|got| *got > offset).min();
-                let missed_at = self.missed_at.get(&offset);
-                if first_later.zip(missed_at).is_none_or(|(later, missed_at)| later >= *missed_at) {
+                // What job did not hear of it could not wait for.
+                if self.missed_at.get(&offset).is_some_and(|at| first_later.is_none_or(|later| later >= *at)) {
                     let text = format!("record {offset} was overtaken by {first_later:?}, which should have waited");
                     self.fault.get_or_insert(text);
                 }
                 self.overtaken.insert(offset);
                 continue;
             }
-            let stay = self.stays.last_mut().expect("it is somewhere");
-            let missing = repeats.deliver(&sender, id, std::slice::from_ref(&key), |_| {
-                if is_here {
-                    stay.got.push(id.offset);
-                    self.found += u64::from(is_late);
-                }
-                is_here
-            });
-            is_missing |= !missing.is_empty();
         }
         is_missing
     }
@@ -323,7 +324,7 @@ impl World {
             match self.board.located(number, &key, Place::At(place.to_string().into()), self.now) {
                 Next::Send(sought, _) => {
                     for push in sought.pushes.into_values() {
-                        let late = Some(sought.late).filter(|_| self.mutant != Mutant::Unmarked);
+                        let late = Some(sought.late);
                         self.give(Push { late, server: place.to_string().into(), ..push }, place);
                     }
                 }

@@ -52,7 +52,7 @@ struct Shared {
     claims: Mutex<HashMap<(String, u32), i32>>,
     /// How many partitions the topic has, as the last claim said.
     in_topic: Mutex<u32>,
-    /// Keys that have had something later than whatever comes late for them.
+    /// Keys that have had something later than whatever comes for them.
     ahead: Mutex<Vec<String>>,
     /// Keys that are here; every key when empty.
     keys: Mutex<Vec<String>>,
@@ -126,7 +126,7 @@ impl MemoryComet {
         *self.shared.keys.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
     }
 
-    /// From now on these keys go without what comes late for them.
+    /// From now on these keys go without what comes for them, as it comes too late.
     pub fn is_ahead(&self, keys: &[&str]) {
         *self.shared.ahead.lock() = keys.iter().map(|key| (*key).to_owned()).collect();
     }
@@ -200,7 +200,7 @@ impl MemoryComet {
             Frame::All(request) => Call::Broadcast(request),
             Frame::Kick(request) => Call::Kick(request),
         };
-        if let Call::Push(PushMsgReq { keys, late: true, .. }) = &call {
+        if let Call::Push(PushMsgReq { keys, .. }) = &call {
             let ahead = self.shared.ahead.lock();
             let overtaken: Vec<String> = keys.iter().filter(|key| ahead.contains(key)).cloned().collect();
             if !overtaken.is_empty() {

@@ -16,10 +16,10 @@ fn deserted(server: &str) -> MemoryComet {
     comet
 }
 
-/// The keys of every call to keys that a comet took, and whether they were late.
-fn to_keys(comet: &MemoryComet) -> Vec<(String, bool)> {
+/// The keys of every call to keys that a comet took.
+fn to_keys(comet: &MemoryComet) -> Vec<String> {
     let keys = |call: &Call| match call {
-        Call::Push(request) => Some((request.keys.join(","), request.late)),
+        Call::Push(request) => Some(request.keys.join(",")),
         _ => None,
     };
     comet.calls().iter().filter_map(keys).collect()
@@ -39,7 +39,7 @@ async fn a_push_whose_key_has_moved_comes_to_where_it_is_and_is_committed_then()
     logic.set(&[("k", "b")]);
     took(&b, 1).await;
     rig.until_committed(1).await;
-    assert_eq!((to_keys(&a), to_keys(&b)), (vec![("k".to_owned(), false)], vec![("k".to_owned(), true)]));
+    assert_eq!((to_keys(&a), to_keys(&b)), (vec!["k".to_owned()], vec!["k".to_owned()]));
     assert_eq!(undeliverable(&rig, "not_here"), 0);
     rig.stop().await.unwrap();
 }
@@ -64,7 +64,7 @@ async fn what_comes_for_a_key_that_is_sought_waits_behind_it_and_other_keys_do_n
     rig.keys("b", &["k"], "4");
     took(&b, 5).await;
     rig.until_committed(5).await;
-    assert_eq!(to_keys(&a), [("k,here".to_owned(), false), ("here".to_owned(), false)]);
+    assert_eq!(to_keys(&a), ["k,here", "here"]);
     assert_eq!(bodies(&b)[4], "4");
 }
 
