@@ -167,6 +167,8 @@ fn judged(record: &Record, closes: usize) {
         window: BACK,
         moves: record.lives.len(),
         closes_each: 1,
+        cut: 0,
+        told: 0,
         gap: BACK,
         on_its_way: Duration::from_secs(30),
     };
