@@ -51,7 +51,7 @@ fn pushers(world: &World, run: u32) -> Vec<Pusher> {
 /// Whether this client can be told that it was not given something. A third of them can, at each comet and on either
 /// framing; clients that follow each other are at different ones.
 fn has_caps(client: usize) -> bool {
-    client / (2 * World::COMETS) % 3 == 0
+    (client / (2 * World::COMETS)).is_multiple_of(3)
 }
 
 fn members() -> Arc<dyn Fn(usize) -> Member + Send + Sync> {

@@ -277,7 +277,6 @@ impl World {
                     self.fault.get_or_insert(text);
                 }
                 self.overtaken.insert(offset);
-                continue;
             }
         }
         is_missing

@@ -60,7 +60,7 @@ fn a_connection_may_end_by_what_befell_its_own_comet_and_by_nothing_else() {
 fn record(comet: usize, told: bool, pushes: u64) -> Record {
     let pushed: Vec<_> = (60..60 + pushes).map(|sent| push(sent, 1)).collect();
     let mut life = Life::new(vec![pushed[0].stream]);
-    life.stays.push(Stay { server: comet, entered: at(50), ended: None });
+    life.stays.push(Stay { server: comet, entered: at(50), took: at(0), ended: None });
     let seen = pushed.iter().filter(|push| !(101..105).contains(&push.number));
     life.seen.insert(pushed[0].stream, seen.map(|push| Arrival { number: push.number, micros: 1 }).collect());
     if told {
@@ -98,7 +98,7 @@ fn in_a_long_run_one_delivery_in_a_thousand_may_be_told_of() {
 fn a_connection_that_nothing_befell_may_not_end() {
     let mut record = record(1, true, 100);
     record.lives[0].stays[0].ended = Some((at(104), End::Closed(Some(1013))));
-    record.lives[0].stays.push(Stay { server: 4, entered: at(105), ended: None });
+    record.lives[0].stays.push(Stay { server: 4, entered: at(105), took: at(0), ended: None });
     record.lives[0].told.clear();
     assert!(judged(&record, &[suffered(Deed::Freeze, Victim::Comet(1))]).is_empty());
     let faults = judged(&record, &[suffered(Deed::Freeze, Victim::Comet(2))]);

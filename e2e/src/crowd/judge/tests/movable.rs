@@ -7,7 +7,7 @@ use crate::crowd::{Told, Wire};
 /// sent, and that took over 100 ms after.
 fn mover(numbers: &[u32]) -> Life {
     let mut life = Life { movable: true, ..life(&[], numbers) };
-    life.move_to(1, at(4900), at(5100));
+    life.move_to(1, at(4900), at(0), at(5100));
     life
 }
 
@@ -86,7 +86,7 @@ fn who_leaves_by_himself_need_not_move() {
 fn the_gap_of_who_moved_before_excuses_what_touches_it_and_what_it_saw_before_may_come_again() {
     let mut life = mover(&[0, 1, 2, 3, 4, 5, 6]);
     life.stays[1].ended = Some((at(7800), End::Closed(Some(1012))));
-    life.stays.push(Stay { server: 0, entered: at(8200), ended: None });
+    life.stays.push(Stay { server: 0, entered: at(8200), took: at(0), ended: None });
     assert_eq!((life.visit(0), life.visit(1), life.visit(2), life.gaps().len()), (0, 0, 1, 1));
     // Number 7 is sent in the gap; number 6 was there before it.
     let report = judged(vec![and_then(life, &[(6, 8300), (8, 9050), (9, 10_050)])]);
@@ -110,7 +110,7 @@ fn being_told_of_a_gap_is_a_fault_of_its_phase() {
 fn moves_count_beside_closes_and_reconnects_in_any_window() {
     let moves_at = |millis: u64| {
         let mut life = Life { movable: true, ..life(&[], &ALL) };
-        life.move_to(1, at(millis), at(millis + 500));
+        life.move_to(1, at(millis), at(0), at(millis + 500));
         life
     };
     let crowd = |apart: u64| -> Vec<Life> {
