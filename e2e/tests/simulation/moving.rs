@@ -3,7 +3,7 @@
 //! is one schedule. Whatever happens, each record is given to the key once, in order, or it is known why not: a later one
 //! that was on its way already came first, or the key was given up.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ pub struct World {
     board: Board,
     comets: Vec<Comet>,
     stays: Vec<Stay>,
-    /// How much was read when a record last turned out not to be where its key is, or to have to wait.
-    missed_at: HashMap<u64, u64>,
+    /// Records that wait until it is known where the key is.
+    waiting: BTreeSet<u64>,
     overtaken: HashSet<u64>,
     given_up: HashSet<u64>,
     /// Records that reached their key after it was looked for.
@@ -117,7 +117,7 @@ impl World {
             board,
             comets: (0..COMETS).map(comet).collect(),
             stays: vec![Stay { comet: 0, began: 0, got: Vec::new() }],
-            missed_at: HashMap::new(),
+            waiting: BTreeSet::new(),
             overtaken: HashSet::new(),
             given_up: HashSet::new(),
             found: 0,
@@ -178,7 +178,6 @@ impl World {
         let push = Push::decode(&record, 7, self.now).unwrap();
         self.partition.ledger.lock().open(offset, 1);
         if self.board.seeks(&self.partition, KEY) && self.mutant != Mutant::Unheld {
-            self.missed_at.insert(offset, self.read);
             self.put(push, None);
         } else {
             self.give(push, server);
@@ -186,6 +185,11 @@ impl World {
     }
 
     fn give(&mut self, push: Push, comet: usize) {
+        self.waiting.remove(&push.id.offset);
+        if let Some(older) = self.waiting.range(..push.id.offset).next() {
+            let text = format!("record {} was sent while {older} waited", push.id.offset);
+            self.fault.get_or_insert(text);
+        }
         let partition = &self.partition;
         let queue = self.comets[comet].queue.get_or_insert_with(|| {
             let batching = Batching { count: 3, bytes: 65_536, window: Duration::from_millis(20) };
@@ -202,7 +206,7 @@ impl World {
     fn put(&mut self, push: Push, left: Option<Left>) {
         let offset = push.id.offset;
         match self.board.put(&self.partition, KEY, push, left, self.now) {
-            Put::Kept => {}
+            Put::Kept => drop(self.waiting.insert(offset)),
             Put::Twice => self.partition.answer(std::iter::once(offset)),
             Put::NotOurs => self.fault = Some("the partition was never taken".to_owned()),
             Put::Refused(..) => {
@@ -269,12 +273,9 @@ impl World {
                 if self.mutant == Mutant::Unordered && is_here {
                     self.stays[last].got.push(offset);
                 }
-                let all = self.stays.iter().filter(|stay| stay.comet == comet).flat_map(|stay| &stay.got);
-                let first_later = all.copied().filter(|got| *got > offset).min();
-                // What job did not hear of it could not wait for.
-                if self.missed_at.get(&offset).is_some_and(|at| first_later.is_none_or(|later| later >= *at)) {
-                    let text = format!("record {offset} was overtaken by {first_later:?}, which should have waited");
-                    self.fault.get_or_insert(text);
+                let mut all = self.stays.iter().filter(|stay| stay.comet == comet).flat_map(|stay| &stay.got);
+                if !all.any(|got| *got > offset) {
+                    self.fault.get_or_insert(format!("record {offset} was overtaken by none"));
                 }
                 self.overtaken.insert(offset);
             }
@@ -302,7 +303,6 @@ impl World {
                         }
                         ledger.next()
                     };
-                    self.missed_at.insert(offset, self.read);
                     let left = Left { server: comet.to_string().into(), before };
                     self.put(push.narrowed(vec![KEY.to_owned()]), Some(left));
                 }
