@@ -179,6 +179,7 @@ async fn live_through(seed: u64, network: Arc<Network>, journal: Arc<Journal>) -
         window: Duration::from_secs(1_000_000),
         moves: usize::MAX,
         closes_each: usize::MAX,
+        told: usize::MAX,
         gap: Duration::from_secs(60),
         on_its_way: Duration::from_secs(30),
         ..Limits::of_rate(0)

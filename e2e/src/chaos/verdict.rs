@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::{Suffered, World};
 use crate::bench::push::Pushed;
-use crate::crowd::{Gap, Record, Report};
+use crate::crowd::{Gap, Life, Record, Report, Told};
 
 /// How long a push may have been on its way to a client whose connection ended meanwhile, on the average.
 const IN_FLIGHT: Duration = Duration::from_secs(5);
+/// How long after a client came back it may be told of a push that was looking for it while it was out: job does for 10 s.
+const LOOKED_FOR: Duration = Duration::from_secs(15);
 /// How many deliveries clients may be told that they were not given, in a run that is long enough to say.
 const TOLD: f64 = 0.001;
 /// A run that is: one comet that is let go in a minute takes more than that.
@@ -24,7 +26,7 @@ pub fn forgive(pushed: &mut [Pushed], suffered: &[Suffered]) -> usize {
 }
 
 /// What is wrong, a sentence each: connections that ended, and gaps that were told, though nothing had befallen their own
-/// comet; too many that were told; more that were excused than were sent to clients that were out.
+/// comet and the client had not just come back from another; too many that were told; more that were excused than were sent to clients that were out.
 pub fn faults(record: &Record, report: &Report, suffered: &[Suffered]) -> Vec<String> {
     let gaps =
         record.lives.iter().enumerate().flat_map(|(client, life)| life.gaps().into_iter().map(move |g| (client, g)));
@@ -34,7 +36,8 @@ pub fn faults(record: &Record, report: &Report, suffered: &[Suffered]) -> Vec<St
     });
     let told = record.lives.iter().enumerate().flat_map(|(client, life)| {
         let at = |at| life.stays[life.stay_at(at)].server;
-        let without_reason = life.told.iter().filter(move |told| !ends(suffered, at(told.at), told.at));
+        let is_explained = move |told: &&Told| ends(suffered, at(told.at), told.at) || is_of_absence(life, told);
+        let without_reason = life.told.iter().filter(move |told| !is_explained(told));
         without_reason.map(move |told| {
             let (at, server) = (seconds(record, told.at), at(told.at));
             format!("client {client} was told by {} of a gap at {at:.1} s: {}", name(server), told.reason)
@@ -69,6 +72,12 @@ pub fn explained(report: &Report) -> u64 {
     let all = &report.total;
     let rate = all.pushes.expected as f64 / (report.clients as f64 * all.took.as_secs_f64());
     (rate * (all.moves.out + IN_FLIGHT * all.moves.closes as u32).as_secs_f64()) as u64
+}
+
+/// Whether what was sent to a client while it was out came to where it is when something later had.
+fn is_of_absence(life: &Life, told: &Told) -> bool {
+    let stay = life.stay_at(told.at);
+    stay > 0 && told.reason == "overtaken" && told.at - life.stays[stay].entered <= LOOKED_FOR
 }
 
 fn ends(suffered: &[Suffered], server: usize, at: Duration) -> bool {

@@ -71,7 +71,7 @@ fn record(comet: usize, told: bool, pushes: u64) -> Record {
 }
 
 fn judged(record: &Record, suffered: &[Suffered]) -> Vec<String> {
-    let limits = Limits { on_its_way: at(30), ..Limits::of_rate(100) };
+    let limits = Limits { on_its_way: at(30), told: usize::MAX, ..Limits::of_rate(100) };
     let report = judge(record, &limits);
     report.faults.iter().cloned().chain(faults(record, &report, suffered)).collect()
 }
@@ -103,4 +103,19 @@ fn a_connection_that_nothing_befell_may_not_end() {
     assert!(judged(&record, &[suffered(Deed::Freeze, Victim::Comet(1))]).is_empty());
     let faults = judged(&record, &[suffered(Deed::Freeze, Victim::Comet(2))]);
     assert_eq!(faults, ["client 0 lost its connection to comet2 at 54.0 s: Closed(Some(1013))"]);
+}
+
+#[test]
+fn who_came_back_may_be_told_of_what_was_sent_to_where_it_had_been() {
+    let suffered = [suffered(Deed::Kill, Victim::Comet(1))];
+    let told = |reason: &str, seconds: u64| {
+        let mut record = record(1, false, 100);
+        record.lives[0].stays[0].ended = Some((at(101), End::Broken));
+        record.lives[0].stays.push(Stay { server: 3, entered: at(105), took: at(0), ended: None });
+        record.lives[0].told.push(Told { at: at(seconds), reason: reason.to_owned(), dropped: 1 });
+        judged(&record, &suffered)
+    };
+    assert_eq!(told("overtaken", 106), Vec::<String>::new());
+    assert_eq!(told("overtaken", 130), ["client 0 was told by comet1 of a gap at 80.0 s: overtaken"]);
+    assert_eq!(told("missed", 106), ["client 0 was told by comet1 of a gap at 56.0 s: missed"]);
 }
