@@ -23,6 +23,8 @@ use crate::wheel::Entry;
 const STEP: Duration = Duration::from_millis(20);
 /// How long the last clients have to leave, and logic to hear of it.
 const LAST: Duration = Duration::from_secs(5);
+/// How long before a drain is over whoever moves is to be elsewhere.
+const SPARE: Duration = Duration::from_secs(1);
 /// How often it is looked for clients who came in late.
 const LATE: Duration = Duration::from_millis(200);
 /// The pause after a port could not be opened again.
@@ -120,6 +122,7 @@ async fn clients(shared: &Arc<Shared>) {
     tracing::info!(clients = left.len(), seconds = over.as_secs_f64(), "closing clients");
     left.shuffle(&mut rand::rng());
     let (total, began) = (left.len(), Instant::now());
+    *shared.leave_by.lock() = Some(began + over + LAST + settings.flush - SPARE);
     // Who has left by himself takes none of the time.
     while !left.is_empty() && shared.is_busy() {
         let share = (began.elapsed() + STEP).as_secs_f64() / over.as_secs_f64();

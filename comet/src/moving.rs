@@ -19,6 +19,7 @@ use proto::envelope::{Gap, Move, Through};
 use proto::op;
 use proto::packet::Packet;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use crate::channel::Channel;
 use crate::close::Close;
@@ -26,8 +27,10 @@ use crate::shard::{Command, Shard};
 use crate::shared::Phase;
 use crate::wheel::Entry;
 
-/// How long a client has to move: less than a drain waits for its last clients.
+/// How long a client has to move at least: less than a drain waits for its last clients.
 pub const WITHIN: Duration = Duration::from_secs(4);
+/// How often it is looked whether the drain was called off.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whether a client connects elsewhere before it leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,14 +48,14 @@ pub enum Moving {
 
 /// Closes these connections, those of them that are still here. For a drain who can move is told to first.
 pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
-    let mut told = Vec::new();
+    let (mut told, within) = (Vec::new(), shard.shared.leave_within().max(WITHIN));
     for entry in entries {
         let Some(channel) = shard.get(entry) else {
             continue;
         };
         match (reason, channel.moving.get()) {
             (Close::Drain, Moving::Can) => {
-                let order = Move { within_ms: WITHIN.as_millis() as u64, nodes: vec![] };
+                let order = Move { within_ms: within.as_millis() as u64, nodes: vec![] };
                 channel.reply(&packet(op::MOVE, &order));
                 channel.moving.set(Moving::Told);
                 told.push(entry);
@@ -62,14 +65,17 @@ pub fn close(shard: &Rc<Shard>, entries: Vec<Entry>, reason: Close) {
         }
     }
     if !told.is_empty() {
-        tokio::task::spawn_local(cut(shard.clone(), told));
+        tokio::task::spawn_local(cut(shard.clone(), told, Instant::now() + within));
     }
 }
 
 /// Closes those who did not move in time. Where the drain was called off meanwhile, who has not gone elsewhere stays.
-async fn cut(shard: Rc<Shard>, told: Vec<Entry>) {
-    tokio::time::sleep(WITHIN).await;
-    let may_stay = shard.shared.phase.get() == Phase::Serving;
+async fn cut(shard: Rc<Shard>, told: Vec<Entry>, deadline: Instant) {
+    let may_stay = || shard.shared.phase.get() == Phase::Serving;
+    while !may_stay() && Instant::now() < deadline {
+        sleep_until(deadline.min(Instant::now() + LOOK)).await;
+    }
+    let may_stay = may_stay();
     for channel in told.into_iter().filter_map(|entry| shard.get(entry)) {
         if may_stay && !channel.is_elsewhere() {
             channel.moving.set(Moving::Can);

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use proto::id::city32;
 use proto::logic::CometInfo;
 use proto::{Key, ServerId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::channel::QueueLimits;
 use crate::config::{Config, Live};
@@ -85,6 +88,8 @@ pub struct Shared {
     pub shards: Vec<Handle>,
     /// Whether it takes clients.
     pub phase: PhaseCell,
+    /// When whom a drain told to move is to be elsewhere.
+    pub leave_by: Mutex<Option<Instant>>,
     /// Told when logic may have noted a session that nobody knows of here.
     pub doubt: Notify,
     inboxes: Arc<Semaphore>,
@@ -125,6 +130,7 @@ impl Shared {
             cluster: ArcSwap::default(),
             interest: Arc::default(),
             phase: PhaseCell::default(),
+            leave_by: Mutex::default(),
             doubt: Notify::new(),
             inboxes: Arc::new(Semaphore::new(INBOX_BYTES)),
             paced: Arc::new(Semaphore::new(PACED_BYTES)),
@@ -135,6 +141,11 @@ impl Shared {
             transport,
             shards,
         }
+    }
+
+    /// How long whom a drain tells to move now may take.
+    pub fn leave_within(&self) -> Duration {
+        self.leave_by.lock().map(|leave_by| leave_by.saturating_duration_since(Instant::now())).unwrap_or_default()
     }
 
     /// Takes up what may change while it runs.

@@ -114,6 +114,8 @@ fn prod(external: &External) -> Value {
     prod["spec"]["comet"]["drain"]["maxRatePerSecond"] = json!(CLOSES);
     // Everybody may be on one comet.
     prod["spec"]["comet"]["drain"]["maxSeconds"] = json!(60);
+    // Who is told to move last has 4 s more than that, while two nodes, their comets and everybody's clients share two cores.
+    prod["spec"]["comet"]["drain"]["flushSeconds"] = json!(6);
     // Who was sent to the node without a comet waits 3 s before the other: in again before the next comet is drained.
     prod["spec"]["comet"]["rollout"]["pauseSeconds"] = json!(8);
     prod
