@@ -24,9 +24,10 @@ pub use traces::Traces;
 use crate::child;
 use hold::Hold;
 
-/// The address of node 1, the only one that a client in [`Namespace::Client`] has a way to. The Ingress and Gateway
-/// controller listens here on ports 80 and 443, and NodePorts are here.
+/// The address of node 1. The Ingress and Gateway controller listens here on ports 80 and 443, and NodePorts are here.
 pub const NODE: &str = "198.18.0.1";
+/// The address of node 2, which has NodePorts too. A client in [`Namespace::Client`] has a way to these two only.
+pub const NODE2: &str = "198.18.0.2";
 /// What a command may take that is not told how long to wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long Helm may take: it waits for hooks.

@@ -198,7 +198,7 @@ async fn live_through(seed: u64, network: Arc<Network>, journal: Arc<Journal>) -
     journal.say(format_args!("{to_nobody} {line} {explained} deliveries may be excused\n"))?;
     let mut faults = report.faults.clone();
     faults.extend(verdict::faults(&record, &report, &suffered));
-    let tried = report.total.pushes.delivered > 0 && report.total.moves.closes > 0;
+    let tried = report.total.pushes.delivered > 0 && !suffered.is_empty();
     faults.extend((!tried).then(|| "nothing was tried".to_owned()));
     Ok(faults)
 }

@@ -1,5 +1,5 @@
 # Three network namespaces on one bridge, with no way out of them: there is no default route, and no link to the
-# machine's own. The third one is a client's that knows the address of node 1 and nothing else.
+# machine's own. The third one is a client's that knows the addresses of the nodes and nothing else.
 
 make_networks() {
     local name
@@ -13,7 +13,7 @@ make_networks() {
     # A Service's address is rewritten on its way out, so there has to be some way for it.
     ip -n $net1 route add $services dev nodes && ip -n $net1 route add 10.244.2.0/24 via $node2 &&
         ip -n $net2 route add $services dev eth0 && ip -n $net2 route add 10.244.1.0/24 via $node1 &&
-        ip -n $net3 route add $node1/32 dev eth0 || return
+        ip -n $net3 route add $node1/32 dev eth0 && ip -n $net3 route add $node2/32 dev eth0 || return
     for name in $net1 $net2; do
         nsenter --net="/run/netns/$name" sh -c '
             echo 1 >/proc/sys/net/ipv4/ip_forward

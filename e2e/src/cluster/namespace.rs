@@ -16,7 +16,7 @@ pub enum Namespace {
     Cluster,
     /// Node 2.
     Node2,
-    /// A client's: it has a route to node 1's address and to nothing else.
+    /// A client's: it has a route to the nodes' addresses and to nothing else.
     Client,
 }
 

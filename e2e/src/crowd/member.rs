@@ -140,10 +140,11 @@ async fn pause(limit: Duration) {
 async fn enter(turn: usize, who: &Who, token: &str, patience: Duration, shared: &Shared) -> anyhow::Result<Entered> {
     let (began, plan) = (os::monotonic(), &shared.plan);
     let (server, dial) = (turn % plan.targets.len(), dial(who.index, plan));
-    let connected = timeout(patience, Client::connect(&plan.targets[server], &dial)).await;
-    let mut client = connected.with_context(|| format!("not connected within {patience:?}")).flatten()?;
+    let target = &plan.targets[server];
+    let connected = timeout(patience, Client::connect(target, &dial)).await;
+    let mut client = connected.with_context(|| format!("{target}: not connected within {patience:?}")).flatten()?;
     let reply = timeout(PATIENCE, client.auth(token)).await;
-    let Packet { body, .. } = reply.with_context(|| format!("not in within {PATIENCE:?}")).flatten()?;
+    let Packet { body, .. } = reply.with_context(|| format!("{target}: not in within {PATIENCE:?}")).flatten()?;
     let at = os::monotonic();
     let through = match who.moving {
         Some(_) => serde_json::from_slice::<Welcome>(&body).context("taken for a client that cannot move")?.through,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use e2e::bench::push::{Entry, Schedule};
 use e2e::bench::stream;
-use e2e::cluster::{NODE, Namespace};
+use e2e::cluster::{NODE, NODE2, Namespace};
 use e2e::crowd::{self, Crowd, Limits, Plan, Pusher, half_to_keys, judge};
 use e2e::{eventually, soak};
 use serde_json::{Value, json};
@@ -44,7 +44,6 @@ const MEMBERS: u32 = 50;
 const ADDED: &str = "2 to 3 comets";
 /// How many clients a comet may close in a second.
 const CLOSES: usize = 100;
-const NODE2: &str = "198.18.0.2";
 const HOST: &str = "prod.example.com";
 /// How long it may take until every comet is another.
 const ROLLED: Duration = Duration::from_secs(600);
@@ -116,8 +115,6 @@ fn prod(external: &External) -> Value {
     prod["spec"]["comet"]["drain"]["maxSeconds"] = json!(60);
     // Who is told to move last has 4 s more than that, while two nodes, their comets and everybody's clients share two cores.
     prod["spec"]["comet"]["drain"]["flushSeconds"] = json!(6);
-    // Who was sent to the node without a comet waits 3 s before the other: in again before the next comet is drained.
-    prod["spec"]["comet"]["rollout"]["pauseSeconds"] = json!(8);
     prod
 }
 
@@ -136,7 +133,7 @@ pub async fn story(rig: &Rig, external: &External) {
     rig.push_through_the_ingress(&node_port, HOST, &token).await.unwrap();
 
     let size = soak::size(SHORT, FULL);
-    let inside = Namespace::Cluster.inside().unwrap();
+    let inside = Namespace::Client.inside().unwrap();
     let threads = inside.threads();
     let crowd = Crowd::connect(size.plan(port, 0, size.clients), threads).await.unwrap();
     step("clients are in");
